@@ -1,0 +1,73 @@
+# Each target is a thin line over a playbook or a tool that can be run by hand from .venv/bin.
+INVENTORY ?= inventory/local
+ARGS ?=
+SCENARIO ?=
+
+# Ansible finds its settings here even where this directory is writable by all, and prints UTF-8 wherever it runs.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export LC_ALL := C.UTF-8
+PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY) $(ARGS)
+
+.PHONY: help up check smoke train serve down test lint unit molecule bench campaign docs lock
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+up: .venv/.up ## bare host to served models; ends with a summary of URLs and versions
+	$(PLAYBOOK) site.yml
+
+check: .venv/.up ## dry run of `up` that shows every difference
+	$(PLAYBOOK) site.yml --check --diff
+
+smoke: .venv/.up ## ask everything what a client would ask
+	$(PLAYBOOK) playbooks/smoke.yml
+
+train: .venv/.up ## train what has no champion yet (ARGS='-e training_retrain=true' trains anew)
+	$(PLAYBOOK) playbooks/train.yml
+
+serve: .venv/.up ## what the aliases say goes live
+	$(PLAYBOOK) playbooks/serve.yml
+
+down: .venv/.up ## remove containers, services, networks; data stays (ARGS='-e teardown_data=true' removes it too)
+	$(PLAYBOOK) playbooks/teardown.yml
+
+test: lint unit molecule ## everything that must pass
+
+lint: .venv/.test ## linters, types, generated documentation
+	.venv/bin/yamllint --strict .
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/ansible-lint
+	.venv/bin/python tools/generate_docs.py --check
+
+unit: .venv/.test ## tests without containers
+	.venv/bin/pytest -q
+
+molecule: .venv/.test ## scenarios in test instances (SCENARIO=name runs one)
+	.venv/bin/python molecule/run.py $(SCENARIO)
+
+bench: .venv/.test ## measure a platform in a test instance and print the figures
+	.venv/bin/python -m bench
+
+campaign: .venv/.test ## long fault and load runs in a test instance
+	.venv/bin/python -m bench campaign
+
+docs: .venv/.test ## renew docs/variables.md and the roles' tables of variables
+	.venv/bin/python tools/generate_docs.py
+
+lock: .venv/.up ## renew the locked requirements from the .in files
+	.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --python-version 3.11 requirements.in -o requirements.txt
+	.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+	cd roles/runtime_image/files && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate uv.in -o uv.txt
+	cd roles/runtime_image/files && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate \
+		--python-version 3.13 --python-platform linux requirements.in -o requirements.txt
+
+.venv/.up: requirements.txt tools/venv
+	@echo 'Installing what runs the playbooks into .venv'
+	@tools/venv requirements.txt
+	@touch $@
+
+.venv/.test: requirements-dev.txt .venv/.up
+	@echo 'Installing what checks the repository into .venv'
+	@tools/venv requirements-dev.txt
+	@touch $@
