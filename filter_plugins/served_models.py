@@ -1,0 +1,228 @@
+"""Filter `served_models`: the models to serve, complete and checked, or one error that names every mistake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+KEYS = ("name", "model", "alias", "engine", "replicas", "port", "memory", "challenger")
+CHALLENGER_KEYS = ("alias", "percent")
+ENGINES = ("mlflow", "api")
+
+NAME = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", re.ASCII)
+NAME_RULE = "letters, digits and single dashes between them, at most 32 characters"
+NAME_LIMIT = 32
+MODEL_LIMIT = 256
+ALIAS = re.compile(r"[\w-]+", re.ASCII)
+ALIAS_RULE = "letters, digits, _ and -, at most 255 characters, neither 'latest' nor 'v' with a number"
+ALIAS_LIMIT = 255
+ALIAS_RESERVED = re.compile(r"latest|v[0-9]+", re.ASCII | re.IGNORECASE)
+MEMORY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?([kmgt]i?)?b?", re.ASCII | re.IGNORECASE)
+REPLICAS_LIMIT = 100
+PORT_LIMIT = 65535
+# A service is found by name, and a DNS label has no more than that.
+SERVICE_LIMIT = 63
+SHOWN = 60
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it."""
+    text = ascii(str(value) if isinstance(value, str) else value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def whole(value: object) -> int | None:
+    """A whole number; true and false are none."""
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+class Entry:
+    """One entry of the list, with what is wrong with it."""
+
+    def __init__(self, index: int, raw: Mapping[Any, Any]) -> None:
+        self.index = index
+        self.raw = raw
+        self.problems: list[str] = []
+
+    @property
+    def label(self) -> str:
+        name = self.raw.get("name")
+        return f"served_models[{self.index}]" + (f" ({shown(name)})" if isinstance(name, str) else "")
+
+    def refuse(self, problem: str, allowed: str) -> None:
+        self.problems.append(f"{self.label}: {problem}. Allowed: {allowed}.")
+
+    def text(self, key: str, default: str, allowed: str) -> str | None:
+        """The text under a key; None, and a problem noted, if it is no text."""
+        value = self.raw.get(key, default)
+        if isinstance(value, str):
+            return str(value)
+        self.refuse(f"{key} is {shown(value)}, which is no text", allowed)
+        return None
+
+    def keys(self) -> None:
+        for key in self.raw:
+            if key not in KEYS:
+                self.refuse(f"there is no key {shown(key)}", ", ".join(KEYS))
+
+    def name(self) -> str:
+        if "name" not in self.raw:
+            self.refuse("name is missing", NAME_RULE)
+            return ""
+        name = self.text("name", "", NAME_RULE)
+        if name is not None and (not NAME.fullmatch(name) or len(name) > NAME_LIMIT):
+            self.refuse(f"name is {shown(name)}", NAME_RULE)
+        return name or ""
+
+    def model(self, name: str) -> str:
+        allowed = f"the name of a registered model: 1 to {MODEL_LIMIT} characters without / and :"
+        model = self.text("model", name, allowed)
+        given = "model" in self.raw and model is not None
+        if given and (not model or len(model) > MODEL_LIMIT or "/" in model or ":" in model or not model.isprintable()):
+            self.refuse(f"model is {shown(model)}", allowed)
+        return model or ""
+
+    def alias(self, value: object, key: str) -> str:
+        if not isinstance(value, str):
+            self.refuse(f"{key} is {shown(value)}, which is no text", ALIAS_RULE)
+            return ""
+        alias = str(value)
+        if not ALIAS.fullmatch(alias) or len(alias) > ALIAS_LIMIT or ALIAS_RESERVED.fullmatch(alias):
+            self.refuse(f"{key} is {shown(alias)}", ALIAS_RULE)
+        return alias
+
+    def engine(self) -> str:
+        value = self.raw.get("engine", ENGINES[0])
+        if not isinstance(value, str) or value not in ENGINES:
+            self.refuse(f"engine is {shown(value)}", " or ".join(ENGINES))
+        return str(value)
+
+    def number(self, key: str, value: object, lowest: int, highest: int) -> int:
+        number = whole(value)
+        if number is None or not lowest <= number <= highest:
+            kind = "" if number is not None else ", which is no whole number"
+            self.refuse(f"{key} is {shown(value)}{kind}", f"{lowest} to {highest}")
+            return lowest
+        return number
+
+    def port(self, reserved: set[int]) -> int | None:
+        value = self.raw.get("port")
+        if value is None:
+            return None
+        port = self.number("port", value, 1, PORT_LIMIT)
+        if whole(value) in reserved:
+            taken = ", ".join(str(number) for number in sorted(reserved))
+            self.refuse(f"port is {port}, which the platform uses itself", f"1 to {PORT_LIMIT} except {taken}")
+        return port
+
+    def memory(self) -> str:
+        allowed = "a size such as 512m or 2g, as text"
+        memory = self.text("memory", "1g", allowed)
+        if memory is not None and not MEMORY.fullmatch(memory):
+            self.refuse(f"memory is {shown(memory)}", allowed)
+        return memory or ""
+
+    def challenger(self, champion: str) -> dict[str, Any] | None:
+        value = self.raw.get("challenger")
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            self.refuse(f"challenger is {shown(value)}", "a mapping {alias: challenger, percent: 1 to 99}")
+            return None
+        for key in value:
+            if key not in CHALLENGER_KEYS:
+                self.refuse(f"challenger has no key {shown(key)}", ", ".join(CHALLENGER_KEYS))
+        alias = self.alias(value.get("alias", "challenger"), "challenger.alias")
+        if alias and alias == champion:
+            self.refuse(f"challenger.alias is {shown(alias)}, the alias of the model itself", "another alias")
+        if "percent" not in value:
+            self.refuse("challenger.percent is missing", "1 to 99")
+            return None
+        return {"alias": alias, "percent": self.number("challenger.percent", value["percent"], 1, 99)}
+
+    def normal(self, platform_name: str, reserved: set[int]) -> dict[str, Any]:
+        """The entry with every key; what is wrong is noted in `problems`."""
+        self.keys()
+        name = self.name()
+        alias = self.alias(self.raw.get("alias", "champion"), "alias")
+        challenger = self.challenger(alias)
+        service = f"{platform_name}-model-{name.lower()}"
+        challenger_service = f"{service}--challenger" if challenger else None
+        longest = challenger_service or service
+        if NAME.fullmatch(name) and len(name) <= NAME_LIMIT and len(longest) > SERVICE_LIMIT:
+            self.refuse(
+                f"its service would be called {longest}, {len(longest)} characters",
+                f"{SERVICE_LIMIT}: shorten name or platform_name by {len(longest) - SERVICE_LIMIT}",
+            )
+        return {
+            "name": name,
+            "model": self.model(name),
+            "alias": alias,
+            "engine": self.engine(),
+            "replicas": self.number("replicas", self.raw.get("replicas", 1), 1, REPLICAS_LIMIT),
+            "port": self.port(reserved),
+            "memory": self.memory(),
+            "challenger": challenger,
+            "service": service,
+            "challenger_service": challenger_service,
+        }
+
+
+def twins(models: list[dict[str, Any]]) -> list[str]:
+    """What two entries may not share: a name in any case, a port."""
+    problems = []
+    names: dict[str, int] = {}
+    ports: dict[int, int] = {}
+    for index, model in enumerate(models):
+        name, port = model["name"], model["port"]
+        if name and (first := names.setdefault(name.lower(), index)) != index:
+            problems.append(
+                f"served_models[{index}] ({shown(name)}): served_models[{first}] has that name already."
+                " Allowed: names that differ in more than upper and lower case."
+            )
+        if port is not None and (first := ports.setdefault(port, index)) != index:
+            problems.append(
+                f"served_models[{index}] ({shown(name)}): port {port} belongs to served_models[{first}]"
+                f" ({shown(models[first]['name'])}) already. Allowed: a port of its own, or none."
+            )
+    return problems
+
+
+def served_models(
+    value: object,
+    platform_name: str = "mlflow-anywhere",
+    reserved_ports: Iterable[int] = (),
+    where: str = "inventory/<name>/group_vars/all/",
+) -> list[dict[str, Any]]:
+    """Every model with all its keys and the names of its services."""
+    mend = f"Edit served_models in {where} and run the same command again."
+    if not isinstance(value, list | tuple):
+        raise AnsibleFilterError(
+            f"served_models is {shown(value)}. Allowed: a list of mappings with the keys {', '.join(KEYS)}. {mend}"
+        )
+    reserved = {int(port) for port in reserved_ports}
+    problems: list[str] = []
+    models: list[dict[str, Any]] = []
+    for index, raw in enumerate(value):
+        entry = Entry(index, raw if isinstance(raw, Mapping) else {})
+        if isinstance(raw, Mapping):
+            models.append(entry.normal(platform_name, reserved))
+        else:
+            entry.refuse(f"is {shown(raw)}", f"a mapping with the keys {', '.join(KEYS)}")
+            models.append({"name": "", "port": None})
+        problems += entry.problems
+    problems += twins(models)
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise AnsibleFilterError("\n- ".join([f"served_models has {count}:", *problems]) + f"\n{mend}")
+    return models
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"served_models": served_models}

@@ -1,0 +1,278 @@
+#!/usr/bin/python
+"""Build a container image when what goes into it has changed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_build
+short_description: Build a container image when what goes into it has changed
+description:
+  - Builds through the engine's API with its classic builder, which every engine from 20.10 on has without a plug-in.
+  - A label of the image holds a digest of the Dockerfile, of the files, of the images it starts from and of O(inputs). While it is the same, nothing
+    is built. This is one call, where separate tasks for comparing, copying and building take seconds for each image.
+options:
+  ref:
+    description: Name and tag of the image.
+    type: str
+    required: true
+  dockerfile:
+    description: Text of the Dockerfile.
+    type: str
+    required: true
+  files:
+    description: Files of the build's context.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      dest:
+        description: Path in the context.
+        type: str
+        required: true
+      content:
+        description: What the file holds, as text.
+        type: str
+      archive:
+        description: A tar archive, coded in base64, that is unpacked at O(files[].dest). The filter content_archive makes one of a directory.
+        type: str
+      remote_src:
+        description: A file or directory on the host. One that does not exist is an empty directory.
+        type: path
+      executable:
+        description: Whether the file may be executed.
+        type: bool
+        default: false
+  inputs:
+    description: What else decides what the image holds, in any form.
+    type: raw
+  args:
+    description: Build arguments that do not decide what the image holds.
+    type: dict
+    default: {}
+  network:
+    description: Network of the RUN steps; the host's own makes its name resolution and proxies work unchanged.
+    type: str
+    default: host
+  timeout:
+    description: Seconds that a step may stay silent.
+    type: int
+    default: 900
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Bring an image up to date
+  image_build:
+    ref: example/greeting:1
+    dockerfile: |
+      FROM debian:trixie-slim
+      COPY greeting.txt /
+    files:
+      - {dest: greeting.txt, content: Hello}
+"""
+
+RETURN = r"""
+image:
+  description: The image's id, empty where a dry run would build it.
+  returned: success
+  type: str
+seconds:
+  description: How long the build took.
+  returned: changed
+  type: float
+"""
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tarfile
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+try:
+    import docker
+    import docker.errors
+    import docker.utils
+
+    IMPORT_ERROR = ""
+except ImportError:
+    IMPORT_ERROR = traceback.format_exc()
+
+DIGEST_LABEL = "mlflow-anywhere.inputs"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+LOG_LINES = 40
+
+
+class BuildError(Exception):
+    """The build failed; `log` holds the last lines of its output."""
+
+    def __init__(self, message: str, log: str) -> None:
+        super().__init__(message)
+        self.log = log
+
+
+def entries(files: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Path | bytes, bool]]:
+    """Yield path in the context, content or file, and executability of all files, in the order of their paths below each item."""
+    for item in files:
+        dest = item["dest"].strip("/")
+        if item.get("content") is not None:
+            yield dest, item["content"].encode(), item["executable"]
+        elif item.get("archive") is not None:
+            with tarfile.open(fileobj=io.BytesIO(base64.b64decode(item["archive"]))) as archive:
+                for member in archive.getmembers():
+                    source = archive.extractfile(member)
+                    if source:
+                        yield f"{dest}/{member.name}".lstrip("/"), source.read(), bool(member.mode & 0o100)
+        else:
+            yield from host_entries(dest, Path(item["remote_src"]))
+
+
+def host_entries(dest: str, source: Path) -> Iterator[tuple[str, Path | bytes, bool]]:
+    """Yield the entries of a file or directory of this host; an empty directory still exists in the context."""
+    if source.is_file():
+        yield dest, source, os.access(source, os.X_OK)
+        return
+    found = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
+    for path in found:
+        name = path.relative_to(source).as_posix()
+        yield f"{dest}/{name}".lstrip("/"), path, bool(path.stat().st_mode & 0o100)
+    if not found:
+        yield f"{dest}/.empty".lstrip("/"), b"", False
+
+
+def digest(dockerfile: str, parents: list[str], inputs: Any, files: list[dict[str, Any]]) -> str:
+    """Return the SHA-256 (hex) of all that decides what the image holds."""
+    total = hashlib.sha256(json.dumps([dockerfile, parents, inputs], sort_keys=True).encode())
+    for name, content, executable in entries(files):
+        inner = hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).hexdigest()
+        total.update(f"\n{name}\0{inner}{executable}".encode())
+    return total.hexdigest()
+
+
+def parents_of(dockerfile: str) -> list[str]:
+    """Return the images that the Dockerfile starts from and names outright."""
+    starts = [line.split()[1] for line in dockerfile.splitlines() if line.upper().startswith("FROM ")]
+    return [name for name in starts if "$" not in name and name != "scratch"]
+
+
+def write_context(target: IO[bytes], dockerfile: str, files: list[dict[str, Any]]) -> None:
+    """Write the build's context as a tar archive that depends on nothing but its content."""
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name, content, executable in [("Dockerfile", dockerfile.encode(), False), *entries(files)]:
+            member = tarfile.TarInfo(name)
+            member.mode = 0o755 if executable else 0o644
+            with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source:
+                member.size = source.seek(0, os.SEEK_END)
+                source.seek(0)
+                archive.addfile(member, source)
+
+
+def find_image(client: Any, ref: str) -> dict[str, Any]:
+    """Return what the engine says of an image, or an empty dict."""
+    try:
+        found: dict[str, Any] = client.inspect_image(ref)
+    except docker.errors.ImageNotFound:
+        return {}
+    return found
+
+
+def build(client: Any, parameters: dict[str, Any], label: str) -> None:
+    """Build the image; raise BuildError with the end of the build's output."""
+    lines: list[str] = []
+    proxies = {name: os.environ[name] for name in PROXIES if os.environ.get(name)}
+    with tempfile.TemporaryFile() as context:
+        write_context(context, parameters["dockerfile"], parameters["files"])
+        context.seek(0)
+        steps = client.build(
+            fileobj=context,
+            custom_context=True,
+            tag=parameters["ref"],
+            rm=True,
+            forcerm=True,
+            decode=True,
+            network_mode=parameters["network"],
+            # The engine keeps the proxies out of the image's history by itself.
+            buildargs={**proxies, **{key: str(value) for key, value in parameters["args"].items()}},
+            labels={DIGEST_LABEL: label},
+        )
+        for step in steps:
+            lines += str(step.get("stream", "")).splitlines()
+            if "error" in step:
+                raise BuildError(step["error"], "\n".join(lines[-LOG_LINES:]))
+
+
+def main() -> None:
+    """Run the module."""
+    files = {
+        "dest": {"type": "str", "required": True},
+        "content": {"type": "str"},
+        "archive": {"type": "str"},
+        "remote_src": {"type": "path"},
+        "executable": {"type": "bool", "default": False},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "ref": {"type": "str", "required": True},
+            "dockerfile": {"type": "str", "required": True},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": files,
+                "mutually_exclusive": [("content", "archive", "remote_src")],
+                "required_one_of": [("content", "archive", "remote_src")],
+            },
+            "inputs": {"type": "raw"},
+            "args": {"type": "dict", "default": {}},
+            "network": {"type": "str", "default": "host"},
+            "timeout": {"type": "int", "default": 900},
+        },
+        supports_check_mode=True,
+    )
+    if IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("docker"), exception=IMPORT_ERROR)
+    parameters = module.params
+    ref = parameters["ref"]
+    try:
+        with contextlib.closing(
+            docker.APIClient(version="auto", timeout=parameters["timeout"], **environment())
+        ) as client:
+            parents = [find_image(client, name).get("Id", "") for name in parents_of(parameters["dockerfile"])]
+            label = digest(parameters["dockerfile"], parents, parameters["inputs"], parameters["files"])
+            before = find_image(client, ref)
+            had = ((before.get("Config") or {}).get("Labels") or {}).get(DIGEST_LABEL, "")
+            diff = {"before": f"{ref} {had or 'does not exist'}\n", "after": f"{ref} {label}\n"}
+            if had == label:
+                module.exit_json(changed=False, image=before["Id"])
+            if module.check_mode:
+                module.exit_json(changed=True, image="", diff=diff)
+            began = time.monotonic()
+            build(client, parameters, label)
+            image = find_image(client, ref)["Id"]
+            module.exit_json(changed=True, image=image, diff=diff, seconds=round(time.monotonic() - began, 2))
+    except BuildError as error:
+        module.fail_json(msg=f"{ref} could not be built: {error}\n{error.log}")
+    except (docker.errors.DockerException, OSError) as error:
+        module.fail_json(msg=f"{ref} could not be built: {error}")
+
+
+def environment() -> dict[str, Any]:
+    """Return how the engine is reached, from DOCKER_HOST and its like."""
+    return dict(docker.utils.kwargs_from_env())
+
+
+if __name__ == "__main__":
+    main()
