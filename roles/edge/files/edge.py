@@ -1,0 +1,92 @@
+#!/usr/bin/python3 -IS
+"""Run, reload and probe HAProxy inside the edge's container."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CONFIG = Path("/edge")
+RUN = Path("/run/haproxy")
+LOADED = RUN / "loaded"
+STATE = RUN / "servers.state"
+ADMIN = RUN / "admin.sock"
+MASTER = RUN / "master.sock"
+HEALTH = ("127.0.0.1", 8404)
+HAPROXY = ["/usr/sbin/haproxy", "-f", str(CONFIG / "haproxy.cfg")]
+ANSWER_TIMEOUT = 30
+
+
+def digest() -> str:
+    """One hash over everything HAProxy reads."""
+    total = hashlib.sha256()
+    for path in sorted(CONFIG.iterdir()):
+        if path.is_file() and not path.name.startswith("candidate"):
+            total.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def ask(path: Path, command: str) -> str:
+    """The answer of one of HAProxy's sockets to a command."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_TIMEOUT)
+        connection.connect(str(path))
+        connection.sendall(command.encode() + b"\n")
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
+
+
+def health() -> None:
+    """Fail unless the worker answers HTTP."""
+    with socket.create_connection(HEALTH, timeout=2) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        answer = connection.recv(4096)
+    if b" 200 " not in answer.partition(b"\r\n")[0]:
+        sys.exit(f"/healthz answered {answer[:80]!r}")
+
+
+def run() -> None:
+    """Become HAProxy: a master that reloads, workers that serve."""
+    LOADED.write_text(digest())
+    STATE.write_text("1\n")
+    os.execv(HAPROXY[0], [*HAPROXY, "-W", "-db", "-S", f"{MASTER},mode,600"])  # noqa: S606 - no shell is wanted
+
+
+def reload() -> None:
+    """Load what changed since the last start or reload without closing a connection."""
+    wanted = digest()
+    if LOADED.read_text() == wanted:
+        print("unchanged")
+        return
+    check = subprocess.run([*HAPROXY, "-c"], capture_output=True, text=True, check=False)  # noqa: S603 - constants
+    if check.returncode:
+        sys.exit(f"HAProxy refuses the new configuration and goes on with the old one:\n{check.stdout}{check.stderr}")
+    # New workers know at once which servers there are, and in which state.
+    STATE.write_text(ask(ADMIN, "show servers state"))
+    answer = ask(MASTER, "reload")
+    if "Success=1" not in answer:
+        sys.exit(f"HAProxy did not reload and goes on with the old configuration:\n{answer}")
+    LOADED.write_text(wanted)
+    until = time.monotonic() + ANSWER_TIMEOUT
+    while True:
+        try:
+            health()
+            break
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+    print("reloaded")
+
+
+if __name__ == "__main__":
+    commands = {"run": run, "reload": reload, "health": health}
+    command = commands.get(" ".join(sys.argv[1:]))
+    if command is None:
+        sys.exit(f"usage: edge {'|'.join(commands)}")
+    command()

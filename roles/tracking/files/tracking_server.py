@@ -1,0 +1,148 @@
+"""MLflow's tracking server in one process, with its secrets read from files.
+
+`mlflow server` hands its settings to the processes it starts in environment variables, secrets among them, and stays as a parent
+that takes 200 MB. This module does the same work in the serving process: wait for the database, check its schema, serve.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from sqlalchemy import Engine
+
+# MLflow reads these from the environment alone. Set inside the process, they do not appear in /proc/PID/environ.
+SECRET_ENVIRONMENT = Path("/run/secrets/environment.json")
+DATABASE_WAIT_SECONDS = 60.0
+
+logger = logging.getLogger("tracking_server")
+
+
+class StartError(Exception):
+    """The server must not start; the message says why and what to do."""
+
+
+def load_secrets(file: Path = SECRET_ENVIRONMENT) -> None:
+    """Put the variables of the JSON object in `file` into this process's environment."""
+    os.environ.update(json.loads(file.read_text()))
+
+
+def wait_for_database(engine: Engine, seconds: float = DATABASE_WAIT_SECONDS) -> None:
+    """Return when the database answers; raise StartError when it has not after `seconds`."""
+    from sqlalchemy import text
+    from sqlalchemy.exc import OperationalError
+
+    deadline, waiting = time.monotonic() + seconds, False
+    while True:
+        try:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except OperationalError as error:
+            if time.monotonic() > deadline:
+                message = f"The database did not answer within {seconds:.0f} s: {error.orig}"
+                raise StartError(message) from error
+            if not waiting:
+                logger.info("Waiting for the database, which does not answer yet: %s", error.orig)
+                waiting = True
+            time.sleep(0.5)
+        else:
+            return
+
+
+def check_schema(found: str | None, expected: str, *, empty: bool) -> None:
+    """Raise StartError when the database holds the tables of another MLflow version.
+
+    MLflow migrates an older database at start without a word when a table is missing, and no downgrade exists. A database without a
+    revision was never completed, so MLflow may go on creating it.
+    """
+    if empty or found is None or found == expected:
+        return
+    message = (
+        f"The database is at schema revision {found}, this MLflow expects {expected}. Nothing was changed. "
+        "Back the database up, migrate it with `mlflow db upgrade`, then start the server again; "
+        "or go back to the image that wrote it."
+    )
+    raise StartError(message)
+
+
+def prepare_database(uri: str, artifact_root: str) -> None:
+    """Wait for the database and create MLflow's tables in an empty one."""
+    from mlflow.server.handlers import initialize_backend_stores
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine(uri)
+    wait_for_database(engine)
+    check_schema(
+        utils._get_schema_version(engine),
+        utils._get_latest_schema_revision(),
+        empty=utils._is_empty_database(engine),
+    )
+    engine.dispose()
+    initialize_backend_stores(uri, uri, artifact_root)
+
+
+def server_environment(uri: str, artifacts: str) -> dict[str, str]:
+    """Return the variables through which `mlflow server` hands its options to the serving processes."""
+    from mlflow.server import constants
+
+    return {
+        constants.BACKEND_STORE_URI_ENV_VAR: uri,
+        constants.REGISTRY_STORE_URI_ENV_VAR: uri,
+        constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: artifacts,
+        constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+        "_MLFLOW_SERVER_BOOT_ID": uuid.uuid4().hex,
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "_MLFLOW_IN_JOB_EXECUTOR": "false",
+    }
+
+
+def create_app() -> FastAPI:
+    """Return MLflow's application; every worker process calls this once."""
+    load_secrets()
+    from mlflow.server.fastapi_app import app
+
+    return app
+
+
+def main() -> int:
+    """Serve until the engine stops the container; return the exit status."""
+    import uvicorn
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    load_secrets()
+    os.environ.update(server_environment(uri, os.environ["MLFLOW_ARTIFACTS_DESTINATION"]))
+    try:
+        prepare_database(uri, "mlflow-artifacts:/")
+    except StartError as error:
+        logger.error("%s", error)  # noqa: TRY400 - a message for the operator, not a trace
+        return 1
+    uvicorn.run(
+        "tracking_server:create_app",
+        factory=True,
+        host="0.0.0.0",  # noqa: S104 - the container's own network name space; only the edge publishes ports
+        port=5000,
+        workers=int(os.environ.get("TRACKING_WORKERS", "1")),
+        loop="uvloop",
+        http="httptools",
+        # The edge logs every request.
+        access_log=False,
+        timeout_graceful_shutdown=30,
+        # Addresses and schemes that the edge saw, from the network that only containers of the platform are on.
+        proxy_headers=True,
+        forwarded_allow_ips="*",
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
