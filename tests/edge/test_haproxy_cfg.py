@@ -1,0 +1,171 @@
+"""haproxy.cfg as the role renders it: what must be in it, and what must not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import MODELS, Render
+
+
+def section(config: str, title: str) -> str:
+    """The lines of one section."""
+    match = re.search(rf"^{re.escape(title)}\b.*?(?=^\S|\Z)", config, re.MULTILINE | re.DOTALL)
+    assert match, f"there is no section {title!r}"
+    return match.group()
+
+
+@pytest.fixture(scope="module")
+def config(render: Render) -> str:
+    return render("haproxy.cfg.j2")
+
+
+def test_every_model_has_a_backend_of_its_own(config: str) -> None:
+    backends = re.findall(r"^backend (\S+) from base", config, re.MULTILINE)
+    assert backends == ["tracking", "model-iris", "model-digits", "model-digits--challenger"]
+    assert " mlflow-anywhere-model-iris:8080 " in section(config, "backend model-iris")
+    assert " mlflow-anywhere-model-digits--challenger:8080 " in section(config, "backend model-digits--challenger")
+
+
+def test_there_are_slots_for_old_and_new_replicas(config: str) -> None:
+    for name, slots in (("iris", 4), ("digits", 6)):
+        assert f"server-template m {slots} " in section(config, f"backend model-{name}")
+
+
+def test_a_challenger_gets_its_share_only_while_it_is_healthy(config: str) -> None:
+    rule = "if { var(txn.model) -m str digits } { nbsrv(model-digits--challenger) gt 0 } { rand(100) lt 10 }"
+    assert f"use_backend model-digits--challenger {rule}" in config
+    assert "model-iris--challenger" not in config
+
+
+def test_every_port_is_bound_once(config: str) -> None:
+    assert re.findall(r"^  bind (\S+)$", config, re.MULTILINE) == [":5000", ":8000", ":9201", ":8404"]
+
+
+def test_a_port_of_its_own_belongs_to_its_model(config: str) -> None:
+    assert "set-var(txn.model) str(digits) if { dst_port 9201 } !{ path_beg /models/ }" in config
+    assert "dst_port 8000" in config
+
+
+def test_without_a_default_model_no_path_stands_without_a_name(render: Render) -> None:
+    config = render("haproxy.cfg.j2", serving_default_model="")
+    assert "acl bare" not in config
+    assert "dst_port 8000" not in config
+
+
+def test_only_the_engine_mlflow_lacks_paths(config: str, render: Render) -> None:
+    assert "acl plain var(txn.model) -m str iris\n" in config
+    assert "acl plain" not in render("haproxy.cfg.j2", served_models=[MODELS[1]])
+
+
+def test_without_models_everything_else_works(render: Render) -> None:
+    config = render("haproxy.cfg.j2", served_models=[], serving_default_model="")
+    assert "served_models is empty" in config
+    assert "backend model-" not in config
+    assert "backend tracking from base" in config
+
+
+def test_nothing_is_sent_to_mlflow_twice(config: str) -> None:
+    tracking = section(config, "backend tracking")
+    assert "disable-l7-retry unless METH_GET" in tracking
+    assert re.findall(r"retry-on (.*)", tracking) == ["conn-failure"]
+    assert "option http-server-close" in tracking
+    assert "redispatch" not in tracking
+
+
+def test_predictions_may_be_sent_to_another_server(config: str) -> None:
+    model = section(config, "backend model-iris")
+    assert "retry-on conn-failure empty-response 503" in model
+    assert "option redispatch" in model
+
+
+def test_ready_is_who_can_ask_the_database(config: str) -> None:
+    tracking = section(config, "backend tracking")
+    assert "meth POST uri /api/2.0/mlflow/experiments/search" in tracking
+    assert "http-check expect status 200" in tracking
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/ajax-api/3.0/mlflow/assistant", "/ajax-api/3.0/jobs", "/api/3.0/jobs", "/metrics", "/docs", "/openapi.json"],
+)
+def test_what_mlflow_should_not_show_is_denied(config: str, path: str) -> None:
+    (rule,) = re.findall(r"^  http-request return status 403 .*$", section(config, "frontend tracking"), re.MULTILINE)
+    assert f" {path} " in rule
+    assert "var(txn.path) -m beg" in rule
+    assert "url_dec,regsub(//+,/,g),lower" in section(config, "defaults public")
+
+
+def test_limits_follow_their_variables(render: Render) -> None:
+    config = render("haproxy.cfg.j2", edge_model_max_body=1024, edge_model_timeout=7, edge_header_timeout=3)
+    assert "{ req.body_size gt 1024 }" in section(config, "frontend models")
+    assert "{ req.body_size gt 10737418240 }" in section(config, "frontend tracking")
+    assert "timeout server 7s" in section(config, "defaults base")
+    assert "timeout http-request 3s" in section(config, "defaults base")
+    assert config.count("wait-for-body time 3s") == 2
+    assert "did not answer within 7 seconds" in config
+
+
+def test_no_server_means_503_with_retry_after(config: str) -> None:
+    for line in re.findall(r"http-error status 503.*", config):
+        assert line.endswith("hdr Retry-After 5")
+    for backend in ("tracking", "model-iris", "model-digits", "model-digits--challenger"):
+        assert "http-error status 503" in section(config, f"backend {backend}")
+
+
+def test_clients_cannot_say_who_they_are(config: str) -> None:
+    public = section(config, "defaults public")
+    assert public.index("del-header ^(forwarded|x-forwarded-.*|x-real-ip)$") < public.index(
+        "set-header X-Forwarded-For %[src]"
+    )
+
+
+def test_only_known_host_names_are_served(render: Render) -> None:
+    public = section(
+        render("haproxy.cfg.j2", platform_host_name="ML.example.com", platform_bind_address="10.0.0.5"),
+        "defaults public",
+    )
+    assert "host_only,lower -m str ml.example.com 10.0.0.5 localhost 127.0.0.1 [::1] edge }" in public
+
+
+def test_the_internal_port_tells_clients_nothing(config: str) -> None:
+    assert "prometheus-exporter" not in section(config, "frontend models") + section(config, "frontend tracking")
+    assert "prometheus-exporter" in section(config, "frontend internal")
+
+
+def test_versions_are_not_in_the_configuration(config: str) -> None:
+    assert "map_str(/edge/versions.map,none)" in config
+
+
+def test_messages_are_json(config: str) -> None:
+    import json
+
+    bodies = re.findall(r"lf-string '(\{.*?\})'", config)
+    assert len(bodies) > 15
+    for body in bodies:
+        assert {"error_code", "message"} <= set(json.loads(body))
+
+
+@pytest.mark.parametrize(
+    "models", [MODELS, [], [{"name": "a", "engine": "api"}], [{"name": f"m{i}", "port": 9000 + i} for i in range(40)]]
+)
+def test_haproxy_accepts_it(render: Render, tmp_path: Path, models: list[dict[str, object]]) -> None:
+    haproxy = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if haproxy is None:
+        pytest.skip("no haproxy on this machine; every run of the role checks its configuration in the container")
+    version = subprocess.run([haproxy, "-v"], capture_output=True, text=True, check=True).stdout
+    if not re.search(r"version ([3-9]|\d\d)\.", version):
+        pytest.skip(f"the configuration is for HAProxy 3.0; this machine has {version.splitlines()[0]}")
+    pages = {"edge_catalogue": [{"name": model["name"], "engine": model.get("engine", "mlflow")} for model in models]}
+    for name in ("models.json", "index.html", "style.css", "versions.map", "metadata.map"):
+        (tmp_path / name).write_text(render(f"{name}.j2", served_models=models, serving_default_model="", **pages))
+    config = render("haproxy.cfg.j2", served_models=models, serving_default_model="").replace("/edge/", f"{tmp_path}/")
+    (tmp_path / "haproxy.cfg").write_text(config)
+    check = subprocess.run(
+        [haproxy, "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False
+    )
+    assert check.returncode == 0, check.stdout + check.stderr

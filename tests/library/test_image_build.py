@@ -1,0 +1,140 @@
+"""The module image_build: what decides that an image is built anew, and the context that the engine gets."""
+
+import base64
+import io
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from library import image_build as module
+
+DOCKERFILE = "FROM base:1\nCOPY a.txt /\n"
+
+
+def item(dest: str, **what: Any) -> dict[str, Any]:
+    return {"dest": dest, "content": None, "archive": None, "remote_src": None, "executable": False, **what}
+
+
+def archive(**files: str) -> str:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content.encode()))
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "tree/deep").mkdir(parents=True)
+    (tmp_path / "tree/deep/b.txt").write_text("b")
+    (tmp_path / "tree/run").write_text("#!/bin/sh\n")
+    (tmp_path / "tree/run").chmod(0o755)
+    return tmp_path / "tree"
+
+
+def test_everything_that_goes_in_decides(directory: Path) -> None:
+    def digests() -> list[str]:
+        files = [item("a.txt", content="a"), item("tree", remote_src=str(directory)), item("p", archive=archive(m="1"))]
+        base = module.digest(DOCKERFILE, ["sha256:1"], ["x"], files)
+        return [
+            base,
+            module.digest(DOCKERFILE + "RUN true\n", ["sha256:1"], ["x"], files),
+            module.digest(DOCKERFILE, ["sha256:2"], ["x"], files),
+            module.digest(DOCKERFILE, ["sha256:1"], ["y"], files),
+            module.digest(DOCKERFILE, ["sha256:1"], ["x"], [item("a.txt", content="A"), *files[1:]]),
+            module.digest(DOCKERFILE, ["sha256:1"], ["x"], [item("b.txt", content="a"), *files[1:]]),
+            module.digest(DOCKERFILE, ["sha256:1"], ["x"], [item("a.txt", content="a", executable=True), *files[1:]]),
+            module.digest(DOCKERFILE, ["sha256:1"], ["x"], [*files[:2], item("p", archive=archive(m="2"))]),
+        ]
+
+    first = digests()
+    assert len(set(first)) == len(first)
+    assert digests() == first
+    (directory / "deep/b.txt").write_text("c")
+    assert digests()[0] != first[0]
+
+
+def test_times_and_the_place_of_a_directory_do_not_decide(directory: Path, tmp_path: Path) -> None:
+    before = module.digest(DOCKERFILE, [], None, [item("tree", remote_src=str(directory))])
+    os.utime(directory / "run", (1, 1))
+    moved = directory.rename(tmp_path / "elsewhere")
+    assert module.digest(DOCKERFILE, [], None, [item("tree", remote_src=str(moved))]) == before
+
+
+def test_the_context_holds_every_file_with_its_mode(directory: Path) -> None:
+    buffer = io.BytesIO()
+    files = [
+        item("a.txt", content="ä"),
+        item("entry", content="x", executable=True),
+        item("tree", remote_src=str(directory)),
+        item("pack/", archive=archive(**{"m.py": "1"})),
+        item("ca", remote_src="/nonexistent"),
+    ]
+    module.write_context(buffer, DOCKERFILE, files)
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as tar:
+        modes = {member.name: oct(member.mode) for member in tar.getmembers()}
+        content = tar.extractfile("a.txt")
+        assert content
+        assert content.read().decode() == "ä"
+    assert modes == {
+        "Dockerfile": "0o644",
+        "a.txt": "0o644",
+        "entry": "0o755",
+        "tree/deep/b.txt": "0o644",
+        "tree/run": "0o755",
+        "pack/m.py": "0o644",
+        # COPY of a directory that is not there would end the build.
+        "ca/.empty": "0o644",
+    }
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "parents"),
+    [
+        ("FROM base:1\nRUN true\n", ["base:1"]),
+        ("from a AS x\nFROM b:2 AS y\n", ["a", "b:2"]),
+        ("ARG PARENT\nFROM ${PARENT}\n", []),
+        ("FROM scratch\nADD root.tar /\n", []),
+    ],
+)
+def test_images_that_a_dockerfile_starts_from(dockerfile: str, parents: list[str]) -> None:
+    assert module.parents_of(dockerfile) == parents
+
+
+class FakeEngine:
+    """An engine whose build goes as it is told."""
+
+    def __init__(self, steps: list[dict[str, str]]) -> None:
+        self.steps = steps
+        self.asked: dict[str, Any] = {}
+
+    def build(self, **asked: Any) -> list[dict[str, str]]:
+        self.asked = asked
+        return self.steps
+
+
+def parameters(**changes: Any) -> dict[str, Any]:
+    known = {"ref": "x:1", "dockerfile": DOCKERFILE, "files": [], "network": "host", "args": {}}
+    return {**known, **changes}
+
+
+def test_a_failed_step_is_an_error_with_the_end_of_the_log() -> None:
+    steps = [{"stream": f"line {number}\n"} for number in range(100)] + [{"error": "exit code 7"}]
+    with pytest.raises(module.BuildError, match="exit code 7") as caught:
+        module.build(FakeEngine(steps), parameters(), "d")
+    assert caught.value.log.splitlines() == [f"line {number}" for number in range(60, 100)]
+
+
+def test_proxies_of_the_host_and_the_digest_reach_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    engine = FakeEngine([{"stream": "done"}])
+    module.build(engine, parameters(args={"N": 1}), "the-digest")
+    assert engine.asked["buildargs"]["HTTPS_PROXY"] == "http://proxy:3128"
+    assert engine.asked["buildargs"]["N"] == "1"
+    assert engine.asked["labels"] == {module.DIGEST_LABEL: "the-digest"}
