@@ -1,0 +1,35 @@
+"""Fixtures of all scenarios, and what a failed test shows of its instance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from instance import Instance
+
+
+@pytest.fixture
+def instance(host: Any) -> Instance:
+    """The test instance; every test runs once on each."""
+    return Instance(host)
+
+
+@pytest.fixture(scope="session")
+def secrets() -> dict[str, str]:
+    """The secrets that the roles generated on the control machine for this scenario, by file name."""
+    directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets"
+    return {path.name: path.read_text().strip() for path in directory.iterdir()} if directory.is_dir() else {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the logs of the instance's containers and the tail of its journal to a failure."""
+    report = yield
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.failed and host is not None:
+        instance = Instance(host)
+        report.sections.append((f"instance {instance.name}", instance.report()))
+    return report

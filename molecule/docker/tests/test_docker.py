@@ -1,0 +1,47 @@
+"""An engine on a bare host, and over what an earlier engine left."""
+
+from __future__ import annotations
+
+import pytest
+from instance import Instance
+
+# An image of one program and its libraries: a bare host has no image, and nothing is pulled.
+TINY_IMAGE = "tar --create --dereference --file - /usr/bin/true $(ldd /usr/bin/true | grep -o '/[^ ]*') 2>/dev/null | docker import - tiny"
+
+
+def engine_version(instance: Instance) -> tuple[int, ...]:
+    """Version of the engine that answers."""
+    return tuple(int(part) for part in instance.sh("docker version --format '{{.Server.Version}}'").split(".")[:2])
+
+
+def test_answers_with_a_version_that_everything_runs_on(instance: Instance) -> None:
+    assert engine_version(instance) >= (20, 10)
+
+
+def test_runs_a_container_of_its_own(instance: Instance) -> None:
+    instance.sh(TINY_IMAGE)
+    instance.sh("docker run --rm --network none tiny /usr/bin/true")
+
+
+def test_modules_of_ansible_reach_it_with_the_system_python(instance: Instance) -> None:
+    assert instance.sh("/usr/bin/python3 -c 'import docker; print(docker.from_env().ping())'").strip() == "True"
+
+
+def test_comes_back_after_a_restart_and_a_reboot(instance: Instance) -> None:
+    instance.sh("systemctl restart docker")
+    assert engine_version(instance) >= (20, 10)
+    assert instance.sh("systemctl is-enabled docker").strip() == "enabled"
+
+
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        pytest.param("true", id="stopped"),
+        # A killed engine leaves its process id, which another process has taken over since.
+        pytest.param("echo 1 >/run/docker.pid", id="stale-pid-file"),
+    ],
+)
+def test_is_started_when_it_is_installed_and_does_not_run(instance: Instance, leftover: str) -> None:
+    instance.sh(f"systemctl stop docker.socket docker && {leftover}")
+    instance.converge()
+    assert engine_version(instance) >= (20, 10)

@@ -1,0 +1,183 @@
+"""What tests ask a test instance: its engine, its files, its HTTP services, and where a secret can be read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+# Runs inside the instance, which has Python but no curl. Reads one JSON object, prints one.
+_HTTP_CLIENT = """
+import base64, json, ssl, sys, urllib.error, urllib.request
+asked = json.loads(base64.b64decode(sys.argv[1]))
+request = urllib.request.Request(asked["url"], asked["body"].encode() if asked["body"] is not None else None, asked["headers"])
+request.method = asked["method"]
+unchecked = ssl.create_default_context()
+unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unchecked))
+try:
+    answer = opener.open(request, timeout=asked["timeout"])
+except urllib.error.HTTPError as error:
+    answer = error
+except OSError as error:
+    print(json.dumps([0, {}, str(error)]))
+    sys.exit()
+print(json.dumps([answer.status, dict(answer.headers), answer.read().decode(errors="replace")]))
+"""
+
+
+@dataclass
+class Answer:
+    """An HTTP answer; status 0 means that nobody answered, and body says why."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Recap:
+    """What a run of a playbook did to one instance."""
+
+    changed: int
+    output: str = field(repr=False)
+
+
+class Instance:
+    """One test instance, seen from outside its containers."""
+
+    def __init__(self, host: Any) -> None:
+        """Take testinfra's host."""
+        self.host = host
+        self.name: str = host.backend.get_hostname()
+
+    def sh(self, command: str) -> str:
+        """Standard output of a shell command that must succeed."""
+        result = self.host.run(command)
+        assert result.rc == 0, f"{self.name}: {command!r} ended with {result.rc}\n{result.stdout}\n{result.stderr}"
+        return str(result.stdout)
+
+    def inspect(self, *names: str) -> list[dict[str, Any]]:
+        """What the engine says about containers, images, networks, volumes or services."""
+        found: list[dict[str, Any]] = json.loads(self.sh("docker inspect " + " ".join(names)))
+        return found
+
+    def containers(self) -> list[str]:
+        """Names of all containers, running or not."""
+        return self.sh("docker ps --all --format '{{.Names}}'").split()
+
+    def logs(self, container: str, lines: int | str = "all") -> str:
+        """Both output streams of a container."""
+        return str(self.host.run(f"docker logs --tail {lines} {container} 2>&1").stdout)
+
+    def http(
+        self,
+        url: str,
+        body: Any = None,
+        *,
+        method: str = "",
+        headers: dict[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float = 30,
+    ) -> Answer:
+        """Ask from inside the instance, past proxies and without checking certificates; a body that is no text is sent as JSON."""
+        sent = dict(headers or {})
+        if body is not None and not isinstance(body, str):
+            body = json.dumps(body)
+            sent.setdefault("Content-Type", "application/json")
+        if auth:
+            sent["Authorization"] = "Basic " + base64.b64encode(":".join(auth).encode()).decode()
+        asked = {
+            "url": url,
+            "body": body,
+            "headers": sent,
+            "method": method or ("GET" if body is None else "POST"),
+            "timeout": timeout,
+        }
+        argument = base64.b64encode(json.dumps(asked).encode()).decode()
+        return Answer(*json.loads(self.sh(f"python3 -c '{_HTTP_CLIENT}' {argument}")))
+
+    def modes(self, directory: str) -> dict[str, str]:
+        """Mode, owner and group of everything below a directory, such as `0400 10001:10001`."""
+        lines = self.sh(f"find {directory} -printf '%p\\t%#m %U:%G\\n'").splitlines()
+        return dict(line.split("\t") for line in lines)
+
+    def leaks(self, secret: str) -> list[str]:
+        """Places where somebody who may not read the secret's file can read the secret, as it is or escaped."""
+        quoted = json.dumps(secret)[1:-1]
+        forms = {
+            secret,
+            quote(secret),
+            quote(secret, safe=""),
+            quote_plus(secret),
+            quoted,
+            quoted.replace("&", "\\u0026"),
+        }
+        places = {
+            "containers": "docker ps -aq | xargs -r docker inspect",
+            "services": "docker service ls -q | xargs -r docker service inspect",
+            "configs": "docker config ls -q | xargs -r docker config inspect",
+            "images": "docker images -q | sort -u | xargs -r docker inspect",
+            "image history": "docker images -q | sort -u | xargs -r -n 1 docker history --no-trunc",
+            "process list": "ps -eww -o args",
+            "environments": "cat /proc/[0-9]*/environ | tr '\\0' '\\n'",
+            "container logs": "for c in $(docker ps -aq); do docker logs $c; done 2>&1",
+            "journal": "journalctl --no-pager --output cat",
+        }
+        found = []
+        for place, command in places.items():
+            text = str(self.host.run(command).stdout)
+            found += [place for form in forms if form in text]
+        return sorted(set(found))
+
+    def converge(self, playbook: str = "converge.yml", **variables: Any) -> Recap:
+        """Run a playbook of the scenario once more, on this instance alone."""
+        ran = self.play(playbook, **variables)
+        output = ran.stdout + ran.stderr
+        assert ran.returncode == 0, output
+        changed = re.search(rf"^{re.escape(self.name)} .*\bchanged=(\d+)", output, re.MULTILINE)
+        assert changed, output
+        return Recap(int(changed[1]), output)
+
+    def refusal(self, playbook: str = "converge.yml", **variables: Any) -> str:
+        """Message of a run that must fail before it changes anything, its lines run together."""
+        ran = self.play(playbook, **variables)
+        output = ran.stdout + ran.stderr
+        assert ran.returncode != 0, output
+        assert re.search(rf"^{re.escape(self.name)} .*\bchanged=0\b", output, re.MULTILINE), output
+        return " ".join(output.split())
+
+    def play(self, playbook: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        """Run a playbook of the scenario on this instance alone, however it ends."""
+        scenario = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+        inventory = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+        chosen = ["--inventory", str(inventory), "--limit", self.name, "--extra-vars", json.dumps(variables)]
+        return subprocess.run(
+            ["ansible-playbook", *chosen, str(scenario / playbook)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"},
+        )
+
+    def report(self) -> str:
+        """What somebody needs who reads about a failed test hours later."""
+        text = [str(self.host.run("docker ps --all; docker service ls; docker volume ls 2>&1").stdout)]
+        containers = str(self.host.run("docker ps --all --format '{{.Names}}'").stdout).split()
+        text += [f"--- docker logs {container}\n{self.logs(container, 50)}" for container in containers]
+        # The engine complains about every kernel parameter that it cannot read, and modules log their arguments.
+        journal = self.host.run(
+            "journalctl --no-pager | grep -v -e 'error reading the kernel parameter' -e ' ansible-' | cut -c -300 | tail -60"
+        )
+        text.append(f"--- journal\n{journal.stdout}")
+        return "\n".join(text)
