@@ -1,0 +1,1 @@
+"""The prediction API: one MLflow model behind HTTP, typed from its signature."""
