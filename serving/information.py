@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from serving.signature import Signature
+import numpy as np
+import yaml
+
+from serving.signature import Signature, signature_dict
+
+# An example longer than this is no use in a document.
+EXAMPLE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,3 +45,135 @@ class ModelInformation:
     mlflow_version: str = ""
     # Dictionary form of the signature for programs (MLflow's own spelling).
     signature_dict: dict[str, Any] | None = None
+
+
+def read(  # noqa: PLR0913 - one keyword per setting that names the model
+    path: str | Path,
+    *,
+    name: str = "",
+    model: str = "",
+    alias: str = "",
+    version: str = "",
+    run_id: str = "",
+    image: str = "",
+    metrics: Mapping[str, float] | None = None,
+) -> ModelInformation:
+    """Read the MLmodel file and the input example of the model directory ``path``; no MLflow needed.
+
+    What the keywords leave empty is taken from the MLmodel file where it says so.
+    """
+    directory = Path(path)
+    mlmodel: dict[str, Any] = yaml.safe_load((directory / "MLmodel").read_text(encoding="utf-8"))
+    signature = Signature.from_mlmodel(mlmodel)
+    metadata = mlmodel.get("metadata") or {}
+    flavors = [flavor for flavor in mlmodel.get("flavors", {}) if flavor != "python_function"]
+    input_name = _input_name(signature, metadata)
+    input_shape = _input_shape(signature, metadata)
+    example = _example(directory, mlmodel)
+    return ModelInformation(
+        name=name or directory.resolve().name,
+        model=model or name or directory.resolve().name,
+        alias=alias,
+        version=version,
+        run_id=run_id or str(mlmodel.get("run_id") or ""),
+        image=image,
+        flavor=flavors[0] if flavors else "python_function",
+        signature=signature,
+        metrics=dict(metrics or {}),
+        invocations_example=example,
+        predict_example=predict_example(signature, example, input_name, input_shape),
+        input_name=input_name,
+        input_shape=input_shape,
+        mlflow_version=str(mlmodel.get("mlflow_version") or ""),
+        signature_dict=signature_dict(mlmodel),
+    )
+
+
+def predict_example(
+    signature: Signature, example: Any, input_name: str, input_shape: tuple[int, ...] | None
+) -> dict[str, Any] | None:
+    """The first row of a body of /invocations as a body of /predict; None where it cannot be told."""
+    if not isinstance(example, dict):
+        return None
+    try:
+        if signature.columns:
+            return _record(signature, example)
+        if signature.tensors:
+            return _tensors(signature, example, input_name, input_shape)
+    except (KeyError, IndexError, TypeError, ValueError):
+        # An example of a form that this program does not know is no reason not to serve the model.
+        return None
+    return None
+
+
+def _record(signature: Signature, example: dict[str, Any]) -> dict[str, Any] | None:
+    if "dataframe_split" in example:
+        split = example["dataframe_split"]
+        names = split.get("columns") or [column.name for column in signature.columns]
+        record = dict(zip(map(str, names), split["data"][0], strict=True))
+    elif "dataframe_records" in example:
+        record = example["dataframe_records"][0]
+    else:
+        inputs = example.get("inputs", example.get("instances"))
+        first = inputs[0] if isinstance(inputs, list) else inputs
+        if isinstance(first, dict):
+            columns = {column.name: column for column in signature.columns}
+            record = {
+                key: value[0] if isinstance(inputs, dict) and isinstance(value, list) and columns[key].type != "any"
+                else value for key, value in first.items()
+            }  # fmt: skip
+        else:
+            values = first if isinstance(first, list) else [first]
+            record = {column.name: value for column, value in zip(signature.columns, values, strict=True)}
+    known = {column.name: record.get(column.name) for column in signature.columns}
+    required = {column.name for column in signature.columns if column.required}
+    return {key: value for key, value in known.items() if value is not None or key in required}
+
+
+def _tensors(
+    signature: Signature, example: dict[str, Any], input_name: str, input_shape: tuple[int, ...] | None
+) -> dict[str, Any]:
+    inputs = example.get("inputs", example.get("instances"))
+    if isinstance(inputs, dict):
+        return {str(tensor.name): inputs[tensor.name][0] for tensor in signature.tensors}
+    if "dataframe_split" in example:
+        inputs = example["dataframe_split"]["data"]
+    row = np.asarray(inputs[0])
+    return {input_name: (row if input_shape is None else row.reshape(input_shape)).tolist()}
+
+
+def _input_name(signature: Signature, metadata: Mapping[str, Any]) -> str:
+    if len(signature.tensors) == 1 and signature.tensors[0].name is not None:
+        return signature.tensors[0].name
+    return str(metadata.get("input_name") or "inputs")
+
+
+def _input_shape(signature: Signature, metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The shape in which people write a row; None where it does not have as many values as the tensor's row."""
+    shape = metadata.get("input_shape")
+    if len(signature.tensors) != 1 or not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        return None
+    fixed = signature.dense and math.prod(shape) == signature.width
+    return tuple(shape) if fixed else None
+
+
+def _example(directory: Path, mlmodel: Mapping[str, Any]) -> Any:
+    info = mlmodel.get("saved_input_example_info") or {}
+    serving = _json(directory / str(info.get("serving_input_path") or "serving_input_example.json"))
+    if serving is not None:
+        return serving
+    example = _json(directory / str(info.get("artifact_path") or "input_example.json"))
+    if example is None:
+        return None
+    # MLflow before 2.16 logs no example for serving.
+    if info.get("type") == "dataframe":
+        return {"dataframe_split": example} if isinstance(example, dict) else {"dataframe_records": example}
+    inputs = example["inputs"] if isinstance(example, dict) and "inputs" in example else example
+    return {"inputs": inputs}
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file() or path.stat().st_size > EXAMPLE_BYTES:
+        return None
+    # NaN is not JSON, and MLflow writes it: a missing value is null.
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
