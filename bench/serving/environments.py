@@ -1,0 +1,43 @@
+"""An environment for each peer, from its locked requirements."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+
+from bench.machine import CACHE, Failure
+from bench.serving.peer import Peer, uv
+
+MINUTES = 20
+TOLD = 400
+
+
+def stamp(peer: Peer) -> str:
+    """What an environment is made of."""
+    return hashlib.sha256(peer.requirements.read_bytes() + platform.python_version().encode()).hexdigest()
+
+
+def install(peer: Peer, say: Callable[[str], None]) -> None:
+    """Make the environment of a peer unless it is there; raise Failure with what uv said if it cannot be made."""
+    place = CACHE / peer.environment
+    mark = place / "stamp"
+    if mark.exists() and mark.read_text() == stamp(peer):
+        return
+    say(f"installing {peer.environment}")
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    run([uv(), "venv", "--quiet", "--python", platform.python_version(), str(place)])
+    # Copied, not linked: memory that a server shares with another environment's program would not be counted as its own.
+    sync = [uv(), "pip", "sync", "--quiet", "--require-hashes", "--link-mode", "copy"]
+    run([*sync, "--python", str(place / "bin" / "python"), str(peer.requirements)])
+    mark.write_text(stamp(peer))
+
+
+def run(command: list[str]) -> None:
+    """Run uv."""
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MINUTES * 60)
+    if ran.returncode:
+        raise Failure(f"cannot be installed: {' '.join(ran.stderr.split())[-TOLD:]}")
