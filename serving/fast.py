@@ -1,0 +1,205 @@
+"""Typed JSON decoders for bodies of /invocations: msgspec checks every value in C.
+
+They know the common forms of a dense signature only and give None for everything else, right or wrong; the slower
+reader in scoring.py then decides.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, cast
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, UnsetType
+
+from serving.decode import FLOAT32_MAX
+from serving.signature import Batch, Signature
+
+# Above this many numbers an array is made at once; below, the batcher joins lists of several requests first.
+LIST_NUMBERS = 256
+DEPTH = 3
+
+LEAVES: dict[str, Any] = {
+    "bool": bool,
+    "float32": Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)],
+    "float64": float,
+    **{
+        f"{sign}int{bits}": Annotated[int, Meta(ge=0 if sign else -(2 ** (bits - 1)), le=2 ** (bits - (not sign)) - 1)]
+        for sign, bits in itertools.product(("", "u"), (8, 16, 32))
+    },
+    # msgspec knows limits within 64 bits; what is above them fails at the array and goes the slow way.
+    "int64": int,
+}
+
+
+class Table:
+    """dataframe_records, dataframe_split, instances and inputs of a model with columns."""
+
+    def __init__(self, signature: Signature) -> None:
+        """Make the decoders; raises ValueError or TypeError for names and types that msgspec cannot have."""
+        names = [column.name for column in signature.columns]
+        leaves = [LEAVES[column.dtype.name] for column in signature.columns]
+        if len(set(names)) != len(names) or signature.unnamed:
+            raise ValueError("names must be unique")
+        fields = [f"c{place}" for place in range(len(names))]
+        rename = dict(zip(fields, names, strict=True))
+        self.names = names
+        self.width = len(names)
+        self.dtype = signature.dense_dtype
+        self.int64 = any(column.type == "long" for column in signature.columns)
+        self.row = msgspec.defstruct("Row", list(zip(fields, leaves, strict=True)), rename=rename, gc=False)
+        columns = msgspec.defstruct(
+            "Columns", [(field, list[leaf]) for field, leaf in zip(fields, leaves, strict=True)], rename=rename
+        )
+        same = len({column.type for column in signature.columns}) == 1
+        data = list[list[leaves[0]]] if same else list[tuple[tuple(leaves)]]  # type: ignore[misc]
+        split = msgspec.defstruct(
+            "Split",
+            [("columns", list[str]), ("data", data), ("index", list[msgspec.Raw] | None, None)],
+            forbid_unknown_fields=True,
+        )
+        rows = list[self.row]  # type: ignore[name-defined]
+        either = rows | columns  # type: ignore[operator]
+        self.body = msgspec.json.Decoder(
+            msgspec.defstruct(
+                "Body",
+                [
+                    ("dataframe_split", split | UnsetType, UNSET),
+                    ("dataframe_records", rows | UnsetType, UNSET),
+                    ("instances", either | UnsetType, UNSET),
+                    ("inputs", either | UnsetType, UNSET),
+                    ("params", msgspec.Raw | UnsetType, UNSET),
+                ],
+            )
+        )
+
+    def read(self, body: bytes) -> tuple[Batch, msgspec.Raw | UnsetType] | None:
+        """The batch and its undecoded parameters; None where the slow reader must look."""
+        try:
+            found: Any = self.body.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        forms = [form for form in (found.dataframe_split, found.dataframe_records, found.instances, found.inputs)
+                 if form is not UNSET]  # fmt: skip
+        if len(forms) != 1:
+            return None
+        form = forms[0]
+        if type(form) is list:
+            rows = list(map(msgspec.structs.astuple, form))
+        elif form is found.dataframe_split:
+            rows = form.data
+            if form.columns != self.names or not all(len(row) == self.width for row in rows):
+                return None
+            if form.index is not None and len(form.index) != len(rows):
+                return None
+        else:
+            columns = msgspec.structs.astuple(form)
+            if len(set(map(len, columns))) != 1:
+                return None
+            rows = list(zip(*columns, strict=True))
+        batch = dense(rows, self.width, self.dtype, int64=self.int64)
+        return None if batch is None else (batch, found.params)
+
+
+class Single:
+    """One tensor of numbers: nested lists under inputs or instances."""
+
+    def __init__(self, signature: Signature) -> None:
+        spec = signature.tensors[0]
+        self.shape = spec.shape
+        self.width = signature.width
+        self.dtype = spec.dtype
+        if spec.shape[0] != -1 or len(spec.shape) > DEPTH:
+            raise ValueError("the slow reader knows such shapes")
+        # Wide rows become an array at once, where infinity shows what did not fit: cheaper than a limit for each number.
+        self.late = spec.dtype.name == "float32" and self.width * 2 > LIST_NUMBERS
+        value: Any = float if self.late else LEAVES[spec.dtype.name]
+        for _ in spec.shape:
+            value = list[value]
+        inputs = value
+        if spec.name is not None:
+            named = msgspec.defstruct("Named", [("value", value)], rename={"value": spec.name})
+            inputs = value | named
+        self.body = msgspec.json.Decoder(
+            msgspec.defstruct(
+                "Body",
+                [
+                    ("inputs", inputs | UnsetType, UNSET),
+                    ("instances", inputs | UnsetType, UNSET),
+                    ("params", msgspec.Raw | UnsetType, UNSET),
+                    ("dataframe_split", msgspec.Raw | UnsetType, UNSET),
+                    ("dataframe_records", msgspec.Raw | UnsetType, UNSET),
+                ],
+            )
+        )
+
+    def read(self, body: bytes) -> tuple[Batch, msgspec.Raw | UnsetType] | None:
+        """As Table.read."""
+        try:
+            found: Any = self.body.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        if found.dataframe_split is not UNSET or found.dataframe_records is not UNSET:
+            return None
+        form = found.inputs if found.instances is UNSET else found.instances
+        if form is UNSET or (found.inputs is not UNSET and found.instances is not UNSET):
+            return None
+        batch = self.rows(form if type(form) is list else form.value)
+        return None if batch is None else (batch, found.params)
+
+    def rows(self, value: list[Any]) -> Batch | None:
+        """Nested lists, typed by msgspec, as a batch."""
+        if len(self.shape) == 2:  # noqa: PLR2004 - rows of numbers
+            if not all(len(row) == self.width for row in value):
+                return None
+            return dense(value, self.width, self.dtype, int64=self.dtype.name == "int64", late=self.late)
+        try:
+            with np.errstate(over="ignore"):
+                array = np.array(value, dtype=self.dtype)
+        except (ValueError, OverflowError):
+            return None
+        if array.shape[1:] != self.shape[1:] or not len(array):
+            return None
+        if self.late and not np.isfinite(array).all():
+            return None
+        return Batch({}, len(array), matrix=array.reshape(len(array), self.width))
+
+
+def dense(rows: list[Any], width: int, dtype: np.dtype[Any], *, int64: bool, late: bool = False) -> Batch | None:
+    """Rows of checked numbers in the cheapest form for their count; None for no row and for numbers that do not fit."""
+    count = len(rows)
+    if count * width <= LIST_NUMBERS and not late:
+        if not count or (int64 and not _fits(rows)):
+            return None
+        return Batch({}, count, rows_list=rows)
+    try:
+        with np.errstate(over="ignore"):
+            array = np.array(rows, dtype=dtype)
+    except (ValueError, OverflowError):
+        return None
+    if late and not np.isfinite(array).all():
+        return None
+    if int64 and dtype.kind == "f" and not _fits(rows):
+        return None
+    return Batch({}, count, matrix=array)
+
+
+def _fits(rows: list[Any]) -> bool:
+    return all(-(2**63) <= value < 2**63 for row in rows for value in row if type(value) is int)
+
+
+def reader(signature: Signature) -> Table | Single | None:
+    """The fast reader for this signature, if there can be one."""
+    if not signature.dense:
+        return None
+    try:
+        return Table(signature) if signature.columns else Single(signature)
+    except (ValueError, TypeError, KeyError, NotImplementedError):
+        # A quote in a name, a type that msgspec does not have, too many names: the slow reader takes all.
+        return None
+
+
+def raw_params(params: msgspec.Raw | UnsetType) -> Any:
+    """Decode the parameters that stood beside the rows."""
+    return None if params is UNSET else msgspec.json.decode(cast("msgspec.Raw", params))

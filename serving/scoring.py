@@ -1,0 +1,337 @@
+"""MLflow's scoring protocol: bodies of /invocations and their answers."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from msgspec import UNSET
+from numpy.typing import NDArray
+
+from serving import decode, fast
+from serving.decode import Loc, Problems, refuse
+from serving.errors import BadRequest, TooLarge, UnsupportedMediaType
+from serving.signature import Batch, Signature, Tensor
+
+FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+CSV, JSON, PARQUET = "text/csv", "application/json", "application/vnd.apache.parquet"
+ONE_FORM = "The body must be a JSON object with exactly one of the keys dataframe_split, dataframe_records, instances, inputs"
+
+
+def media_type(content_type: str | None) -> str:
+    """The media type of the header, if /invocations takes it with its parameters."""
+    if not content_type:
+        raise UnsupportedMediaType(f"The header Content-Type is missing; send {JSON} or {CSV}")
+    name, *parameters = (part.strip() for part in content_type.split(";"))
+    for parameter in filter(None, parameters):
+        key, _, value = parameter.partition("=")
+        if key.strip().lower() != "charset":
+            raise UnsupportedMediaType("The only parameter of Content-Type that is known is charset")
+        if value.strip().strip('"').lower() not in {"utf-8", "utf8"}:
+            raise UnsupportedMediaType("Only UTF-8 is supported")
+    name = name.lower()
+    if name not in {CSV, JSON, PARQUET}:
+        raise UnsupportedMediaType(f"The content type is not one of {JSON}, {CSV}")
+    return name
+
+
+class Scoring:
+    """Reads bodies for one model."""
+
+    def __init__(self, signature: Signature, raw: Callable[[], Any], max_rows: int = 0) -> None:
+        """``raw`` gives the RawParser when it is needed; ``max_rows`` 0 means no limit."""
+        self.signature = signature
+        self.max_rows = max_rows
+        self.fast = fast.reader(signature)
+        self._raw = raw
+        typed = not signature.columns and not signature.tensors
+        self.needs_raw = typed or any(column.type == "any" for column in signature.columns) or any(
+            tensor.dtype.kind not in "biufUS" for tensor in signature.tensors
+        )  # fmt: skip
+
+    def read(self, body: bytes, content_type: str | None) -> Batch:
+        """The batch in the body. Raises ServingError."""
+        if content_type != JSON:
+            kind = media_type(content_type)
+            if kind != JSON:
+                batch = self.read_frame(body, kind)
+                return self.limited(batch)
+        if self.fast is not None:
+            found = self.fast.read(body)
+            if found is not None:
+                batch, params = found
+                if params is not UNSET:
+                    value = fast.raw_params(params)
+                    batch.params = decode.parameters(self.signature, value, ("body", "params"))
+                return self.limited(batch) if batch.rows > 1 else batch
+        return self.limited(self.read_slowly(decode.read_json(body)))
+
+    def limited(self, batch: Batch) -> Batch:
+        """The batch, if it has no more rows than allowed."""
+        if self.max_rows and batch.rows > self.max_rows:
+            raise TooLarge(f"The body has {batch.rows} rows, the limit is {self.max_rows}")
+        return batch
+
+    def read_slowly(self, document: Any) -> Batch:
+        """Any form, value by value, with a path to each problem."""
+        if not isinstance(document, dict):
+            raise BadRequest(ONE_FORM)
+        forms = [form for form in FORMS if form in document]
+        if self.needs_raw and not forms:
+            chat: Batch | None = self._raw().chat(document)
+            if chat is not None:
+                return chat
+        if len(forms) != 1:
+            raise BadRequest(ONE_FORM)
+        form = forms[0]
+        params = decode.parameters(self.signature, document.get("params"), ("body", "params"))
+        value = document[form]
+        if self.signature.columns:
+            columns, rows, loc = self._columns(form, value)
+            batch = decode.table(
+                self.signature, columns, rows, loc, Problems(), base64_binary=form.startswith("dataframe")
+            )
+        elif self.signature.tensors and not self.needs_raw:
+            batch = self._tensors(form, value)
+        else:
+            batch = Batch({}, 0)
+        if self.needs_raw:
+            batch = self._raw().parse(document, form)
+        batch.params = params
+        return batch
+
+    def _columns(self, form: str, value: Any) -> tuple[Mapping[str, list[Any]], int, Callable[[str, int], Loc]]:
+        """The values by column, their count and the way to their paths."""
+        names = [column.name for column in self.signature.columns]
+        base: Loc = ("body", form)
+        if form == "dataframe_split":
+            found, rows = split(value, names, positional=self.signature.unnamed)
+            columns = {name: [row[place] for row in rows] for name, place in found.items() if name in names}
+            return columns, len(rows), lambda name, row: (*base, "data", row, found.get(name, name))
+        if form == "dataframe_records" and not isinstance(value, list):
+            raise BadRequest("dataframe_records must be a list of records")
+        if isinstance(value, dict) and not self.signature.unnamed:
+            columns, count = by_column(value, names, base)
+            return columns, count, lambda name, row: (*base, name, row) if name in value else (*base, name)
+        if not isinstance(value, list):
+            raise refuse(base, "expected a list of rows", "list_type")
+        if not value:
+            raise refuse(base, "there is no row", "too_short")
+        if all(isinstance(row, dict) for row in value):
+            if self.signature.unnamed:
+                keys = dict(zip(names, value[0], strict=False))
+                return records(value, keys, base)
+            return records(value, {name: name for name in names}, base)
+        if form != "dataframe_records" and not any(isinstance(row, dict) for row in value):
+            if len(names) == 1 and not any(isinstance(row, list) for row in value):
+                return {names[0]: value}, len(value), lambda _name, row: (*base, row)
+            if self.signature.unnamed:
+                found, rows = split({"data": value}, names, positional=True)
+                columns = {name: [row[place] for row in rows] for name, place in found.items()}
+                return columns, len(rows), lambda name, row: (*base, row, found[name])
+        problems = Problems()
+        for row, item in enumerate(value):
+            if not isinstance(item, dict):
+                problems.add((*base, row), "expected a record with the names of the columns", "object_type")
+        problems.stop()
+        raise refuse(base, "expected a list of records", "list_type")
+
+    def _tensors(self, form: str, value: Any) -> Batch:
+        tensors, base = self.signature.tensors, ("body", form)
+        values: dict[str | None, tuple[Any, Loc]] = {}
+        if form.startswith("dataframe"):
+            values = self._tensor_frame(form, value)
+        elif tensors[0].name is None:
+            values[None] = (value, base)
+        elif isinstance(value, dict):
+            values = {name: (item, (*base, name)) for name, item in value.items()}
+        elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            values = {tensor.name: ([row.get(tensor.name) for row in value], (*base, str(tensor.name)))
+                      for tensor in tensors}  # fmt: skip
+        elif len(tensors) == 1:
+            values[tensors[0].name] = (value, base)
+        return tensor_batch(tensors, values, base)
+
+    def _tensor_frame(self, form: str, value: Any) -> dict[str | None, tuple[Any, Loc]]:
+        """A table as tensors: one column for each named tensor, or one number a column for the unnamed one."""
+        if form == "dataframe_split":
+            found, rows = split(value, [], positional=False)
+        elif not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
+            raise BadRequest("dataframe_records must be a list of records")
+        else:
+            found = {str(name): place for place, name in enumerate(value[0])}
+            rows = [[row.get(name) for name in value[0]] for row in value]
+        base: Loc = ("body", form)
+        if self.signature.tensors[0].name is None:
+            only = len(found) == 1 or (rows and len(rows[0]) == 1)
+            inner = [row[0] if only and isinstance(row[0], list) else row for row in rows]
+            return {None: (shaped(inner, self.signature.tensors[0]), base)}
+        return {
+            tensor.name: (shaped([row[found[str(tensor.name)]] for row in rows], tensor), (*base, str(tensor.name)))
+            for tensor in self.signature.tensors
+            if tensor.name in found
+        }
+
+    def read_frame(self, body: bytes, kind: str) -> Batch:
+        """A table as CSV or Parquet."""
+        import pandas as pd  # noqa: PLC0415 - JSON needs no pandas
+
+        types = {column.name: {"integer": "int64", "long": "int64", "boolean": "bool", "float": "float32",
+                               "double": "float64"}.get(column.type, "object")
+                 for column in self.signature.columns if not self.signature.unnamed}  # fmt: skip
+        try:
+            if kind == PARQUET:
+                frame = pd.read_parquet(io.BytesIO(body))
+            else:
+                frame = pd.read_csv(io.StringIO(body.decode("utf-8")), dtype=types or None)
+        except UnicodeDecodeError:
+            raise BadRequest("The body is not UTF-8") from None
+        except ImportError:
+            raise UnsupportedMediaType(f"Parquet cannot be read by this model's environment; send {JSON}") from None
+        except Exception:  # noqa: BLE001 - pandas and its readers raise nearly anything for what is no table
+            raise BadRequest(f"The body is no table as {kind} of the model's columns") from None
+        if not len(frame):
+            raise refuse(("body",), "there is no row", "too_short")
+        if self.needs_raw:
+            return frame_batch(self._raw(), frame)
+        rows = frame.astype(object).where(frame.notna(), None)
+        document = {"columns": [str(name) for name in frame.columns], "data": plain_rows(rows)}
+        if not self.signature.columns:
+            return self._tensors("dataframe_split", document)
+        columns, count, _ = self._columns("dataframe_split", document)
+        return decode.table(
+            self.signature, columns, count, lambda name, row: ("body", row, name), Problems(), base64_binary=False
+        )
+
+
+def plain_rows(frame: Any) -> list[list[Any]]:
+    """The rows of a DataFrame of objects as JSON would have them."""
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            value = value.item()
+        return value.isoformat() if hasattr(value, "isoformat") else value
+
+    return [[plain(value) for value in row] for row in frame.to_numpy(dtype=object).tolist()]
+
+
+def frame_batch(raw: Any, frame: Any) -> Batch:
+    """A DataFrame for MLflow's own checks."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - as pandas
+
+    try:
+        raw.check(frame)
+    except (MlflowException, ValueError, TypeError):
+        raise refuse(("body",), "the input does not fit the model's signature", "signature") from None
+    return Batch({}, len(frame), raw=frame)
+
+
+def split(value: Any, names: list[str], *, positional: bool) -> tuple[dict[str, int], list[list[Any]]]:
+    """The place of each column in the rows of a dataframe_split, and the rows."""
+    base = ("body", "dataframe_split")
+    if not isinstance(value, dict) or "data" not in value or set(value) - {"columns", "data", "index"}:
+        raise BadRequest("dataframe_split must be an object with data and, if wanted, columns and index")
+    rows = value["data"]
+    if not isinstance(rows, list):
+        raise refuse((*base, "data"), "expected a list of rows", "list_type")
+    if not rows:
+        raise refuse((*base, "data"), "there is no row", "too_short")
+    columns = value.get("columns")
+    if columns is None:
+        columns = list(range(len(rows[0]) if isinstance(rows[0], list) else 0))
+    if not isinstance(columns, list) or not all(isinstance(name, str | int) for name in columns):
+        raise refuse((*base, "columns"), "expected a list of names", "list_type")
+    index = value.get("index")
+    if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
+        raise refuse((*base, "index"), "expected a list with one item for each row", "list_type")
+    if positional:
+        found = dict(zip(names, range(len(columns)), strict=False))
+    else:
+        found = {str(name): place for place, name in enumerate(columns)}
+        if len(found) != len(columns):
+            raise refuse((*base, "columns"), "a column stands there twice", "value_error")
+    problems = Problems()
+    for row, item in enumerate(rows):
+        if not isinstance(item, list):
+            problems.add((*base, "data", row), "expected a list", "list_type")
+        elif len(item) != len(columns):
+            text = f"expected {len(columns)} values, got {len(item)}"
+            problems.add((*base, "data", row), text, "length")
+    problems.stop()
+    return found, rows
+
+
+def records(
+    rows: list[dict[str, Any]], keys: Mapping[str, str], base: Loc
+) -> tuple[dict[str, list[Any]], int, Callable[[str, int], Loc]]:
+    """Records by column; ``keys`` gives the key of each column in the records."""
+    columns = {name: [row.get(key, UNSET) for row in rows] for name, key in keys.items()}
+    return columns, len(rows), lambda name, row: (*base, row, keys.get(name, name))
+
+
+def by_column(value: dict[str, Any], names: list[str], base: Loc) -> tuple[dict[str, list[Any]], int]:
+    """Lists by column, all of one length; a single value stands for every row, as in pandas."""
+    lengths = {name: len(value[name]) for name in names if isinstance(value.get(name), list)}
+    count = max(lengths.values(), default=1)
+    problems = Problems()
+    for name, length in lengths.items():
+        if length != count:
+            problems.add((*base, name), f"expected {count} values as in the other columns, got {length}", "length")
+    problems.stop()
+    if not count:
+        raise refuse(base, "there is no row", "too_short")
+    return {name: value[name] if name in lengths else [value[name]] * count for name in names if name in value}, count
+
+
+def shaped(rows: list[Any], spec: Tensor) -> Any:
+    """Rows that came flat in a cell of a table, nested as the tensor wants them; untouched where that cannot be."""
+    inner = spec.shape[1:]
+    if len(inner) < 2 or -1 in inner or not all(isinstance(row, list) for row in rows):  # noqa: PLR2004 - flat already
+        return [[row] for row in rows] if inner == (1,) and not any(isinstance(row, list) for row in rows) else rows
+    objects = np.empty((len(rows), int(np.prod(inner))), dtype=object)
+    for place, row in enumerate(rows):
+        if len(row) != objects.shape[1] or any(isinstance(item, list) for item in row):
+            return rows
+        objects[place] = row
+    return objects.reshape(len(rows), *inner).tolist()
+
+
+def tensor_batch(tensors: tuple[Tensor, ...], values: Mapping[str | None, tuple[Any, Loc]], base: Loc) -> Batch:
+    """Check every tensor and that all have the same number of rows."""
+    problems = Problems()
+    arrays: dict[str | None, NDArray[Any]] = {}
+    for spec in tensors:
+        if spec.name not in values:
+            problems.add((*base, str(spec.name)), "the field is required", "missing")
+            continue
+        value, loc = values[spec.name]
+        array = decode.tensor(spec, value, loc, problems)
+        if array is not None:
+            arrays[spec.name] = array
+    problems.stop()
+    counts = {len(array) if array.ndim else 1 for array in arrays.values()}
+    if len(counts) != 1:
+        raise refuse(base, "the tensors have different numbers of rows", "length")
+    return Batch(data=arrays, rows=counts.pop())
+
+
+def answer(predictions: Any) -> bytes:
+    """The body of a 200, byte for byte that of MLflow's own server."""
+    if type(predictions) is np.ndarray and predictions.dtype.kind in "iufb":
+        predictions = predictions.tolist()
+    if type(predictions) is list and predictions and type(predictions[0]) in {int, float, list}:
+        # The text of a list of numbers is its JSON, unless one is not finite or a boolean: then there is a letter n, i or r.
+        text = repr(predictions)
+        if text.isascii() and not _letters(text):
+            return f'{{"predictions": {text}}}'.encode()
+    from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj  # noqa: PLC0415 - as pandas
+
+    plain = _get_jsonable_obj(predictions, pandas_orient="records")
+    return json.dumps({"predictions": plain}, cls=NumpyEncoder).encode()
+
+
+def _letters(text: str) -> bool:
+    """Whether there is more than numbers in the text of a list of numbers."""
+    return "n" in text or "r" in text or "'" in text or "l" in text
