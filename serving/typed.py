@@ -1,0 +1,242 @@
+"""Bodies of /predict, typed from the signature, and their answers."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import UNSET
+
+from serving import decode, fast, images
+from serving.decode import Loc, Problems, refuse
+from serving.errors import TooLarge
+from serving.information import ModelInformation
+from serving.signature import Batch, Tensor
+
+
+@dataclass(slots=True)
+class Request:
+    """The rows of a body, and whether it was one record or a list."""
+
+    batch: Batch
+    single: bool
+
+
+class Typed:
+    """Reads bodies of /predict for one model."""
+
+    def __init__(self, information: ModelInformation, raw: Callable[[], Any], max_rows: int = 0) -> None:
+        """``raw`` gives the RawParser when it is needed; ``max_rows`` 0 means no limit."""
+        self.signature = information.signature
+        self.shape = information.input_shape
+        self.max_rows = max_rows
+        self._raw = raw
+        tensors = self.signature.tensors
+        self.keys = {item.name if item.name is not None else information.input_name: item for item in tensors}
+        self.needs_raw = not (self.signature.columns or tensors) or any(
+            column.type == "any" for column in self.signature.columns
+        )
+        self._fast = fast.reader(self.signature)
+        self._decoders = list(self._make_decoders())
+
+    def _make_decoders(self) -> list[msgspec.json.Decoder[Any]]:
+        """Decoders for the common forms of a dense signature: records, or one tensor flat or nested."""
+        if isinstance(self._fast, fast.Table):
+            fields = [
+                (field.name, field.type) for field in msgspec.structs.fields(self._fast.row)
+            ]
+            rename = {field.name: field.encode_name for field in msgspec.structs.fields(self._fast.row)}
+            row = msgspec.defstruct("Record", fields, rename=rename, gc=False, forbid_unknown_fields=True)
+            return [msgspec.json.Decoder(row | list[row])]  # type: ignore[operator, valid-type]
+        if isinstance(self._fast, fast.Single):
+            item = fast.LEAVES[self._fast.dtype.name]
+            shapes = {1, len(self.shape or (0,)), len(self._fast.shape) - 1}
+            found = []
+            for depth in sorted(shapes):
+                value: Any = item
+                for _ in range(depth):
+                    value = list[value]
+                record = msgspec.defstruct("Record", [("value", value)], rename={"value": next(iter(self.keys))},
+                                           forbid_unknown_fields=True)  # fmt: skip
+                found.append(msgspec.json.Decoder(record | list[record]))  # type: ignore[operator, valid-type]
+            return found
+        return []
+
+    def read(self, body: bytes) -> Request:
+        """The rows in the body. Raises ServingError."""
+        request = self._read_fast(body) or self._read_slowly(decode.read_json(body))
+        if self.max_rows and request.batch.rows > self.max_rows:
+            raise TooLarge(f"The body has {request.batch.rows} rows, the limit is {self.max_rows}")
+        return request
+
+    def _read_fast(self, body: bytes) -> Request | None:
+        for decoder in self._decoders:
+            try:
+                found = decoder.decode(body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                continue
+            single = type(found) is not list
+            rows: list[Any] = [found] if single else found
+            if isinstance(self._fast, fast.Table):
+                batch = fast.dense(list(map(msgspec.structs.astuple, rows)), self._fast.width, self._fast.dtype,
+                                   int64=self._fast.int64)  # fmt: skip
+            else:
+                batch = self._dense_tensor([row.value for row in rows])
+            if batch is not None:
+                return Request(batch, single)
+        return None
+
+    def _dense_tensor(self, values: list[Any]) -> Batch | None:
+        spec = next(iter(self.keys.values()))
+        width = self.signature.width
+        try:
+            array = np.array(values, dtype=spec.dtype)
+        except (ValueError, OverflowError):
+            return None
+        if not values or array.shape[1:] not in {(width,), self.shape, spec.shape[1:]}:
+            return None
+        return Batch({}, len(values), matrix=array.reshape(len(values), width))
+
+    def _read_slowly(self, document: Any) -> Request:
+        params, base = None, ("body",)
+        if self._wrapped(document):
+            for key in document:
+                if key not in {"records", "params"}:
+                    raise refuse(("body", str(key)), "there is no such field", "extra_forbidden")
+            params = decode.parameters(
+                self.signature, document.get("params"), ("body", "params"), forbid_extra=True
+            )
+            document, base = document["records"], ("body", "records")
+        single = isinstance(document, dict)
+        if not single and not isinstance(document, list):
+            raise refuse(base, "expected a record or a list of records", "object_type")
+        records: list[Any] = [document] if single else document
+        if not records:
+            raise refuse(base, "there is no record", "too_short")
+        problems = Problems()
+        for row, record in enumerate(records):
+            if not isinstance(record, dict):
+                problems.add((*base, row), "expected a record: an object with the model's fields", "object_type")
+        problems.stop()
+        loc: Callable[[int], Loc] = (lambda _row: base) if single else (lambda row: (*base, row))
+        batch = self._batch(records, loc)
+        batch.params = params
+        return Request(batch, single)
+
+    def _wrapped(self, document: Any) -> bool:
+        names = {column.name for column in self.signature.columns} | set(self.keys)
+        return bool(
+            self.signature.params and isinstance(document, dict) and "records" in document and "records" not in names
+        )
+
+    def _batch(self, records: list[dict[str, Any]], loc: Callable[[int], Loc]) -> Batch:
+        if self.keys:
+            return self._tensors(records, loc)
+        problems = Problems()
+        if self.signature.columns:
+            names = [column.name for column in self.signature.columns]
+            self._forbid(records, names, loc, problems)
+            columns = {name: [record.get(name, UNSET) for record in records] for name in names}
+            try:
+                batch = decode.table(self.signature, columns, len(records), lambda name, row: (*loc(row), name), problems,
+                                     strict_null=True)  # fmt: skip
+            finally:
+                problems.found.sort(key=lambda problem: tuple(map(str, problem.loc)))
+            if not self.needs_raw:
+                return batch
+        return self._raw().parse({"dataframe_records": records}, "dataframe_records")  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _forbid(
+        records: list[dict[str, Any]], names: Sequence[str], loc: Callable[[int], Loc], problems: Problems
+    ) -> None:
+        known = set(names)
+        for row, record in enumerate(records):
+            for key in record.keys() - known if not record.keys() <= known else ():
+                problems.add((*loc(row), key), "there is no such field", "extra_forbidden")
+
+    def _tensors(self, records: list[dict[str, Any]], loc: Callable[[int], Loc]) -> Batch:
+        problems = Problems()
+        self._forbid(records, list(self.keys), loc, problems)
+        data: dict[str | None, Any] = {}
+        for key, spec in self.keys.items():
+            rows = []
+            for row, record in enumerate(records):
+                if key not in record:
+                    problems.add((*loc(row), key), "the field is required", "missing")
+                    continue
+                rows.append(self._tensor_row(spec, record[key], (*loc(row), key), problems))
+            if not problems.found:
+                if len({row.shape for row in rows if row is not None}) > 1:
+                    raise refuse((*loc(0), key), "the records have different shapes", "shape")
+                data[spec.name] = np.stack(rows)
+                if spec.shape and spec.shape[0] not in {-1, len(rows)}:
+                    raise refuse(loc(0), f"the model takes exactly {spec.shape[0]} records", "shape")
+        problems.stop()
+        return Batch(data, len(records))
+
+    def _tensor_row(self, spec: Tensor, value: Any, loc: Loc, problems: Problems) -> Any:
+        """One row: a picture, or lists flat or nested."""
+        inner = spec.shape[1:]
+        if isinstance(value, str) and self.shape is not None and len(self.shape) == 2 and spec.dtype.kind in "iuf":  # noqa: PLR2004 - height and width
+            value = images.png_values(value, (self.shape[0], self.shape[1]), loc, problems)
+            if value is None:
+                return None
+            shapes: list[tuple[int, ...]] = [(len(value),)]
+        else:
+            width = self.signature.width if self.signature.dense else -1
+            shapes = list(dict.fromkeys([inner, *([self.shape] if self.shape else []), *([(width,)] if width > 0 else [])]))
+        attempts = []
+        for shape in shapes:
+            tried = Problems()
+            array = decode.tensor(Tensor(spec.name, spec.dtype, shape), value, loc, tried)
+            if array is not None:
+                return array if -1 in inner else array.reshape(inner)
+            attempts.append(tried)
+        # The form that came nearest has a problem with a value, not with the shape.
+        best = next((tried for tried in attempts if any(item.type != "shape" for item in tried.found)), attempts[0])
+        for item in best.found:
+            problems.add(item.loc, item.msg, item.type)
+        return None
+
+
+def answer(
+    predictions: Sequence[Any],
+    probabilities: Sequence[Sequence[float]] | None,
+    *,
+    single: bool,
+    names: Sequence[str],
+    origin: Mapping[str, str],
+) -> bytes:
+    """The body of a 200; ``names`` are the classes as text, ``origin`` the model and its version."""
+    if probabilities is None:
+        items: list[dict[str, Any]] = [{"prediction": value} for value in predictions]
+    else:
+        items = [
+            {"prediction": value, "probabilities": dict(zip(names, row, strict=True))}
+            for value, row in zip(predictions, probabilities, strict=True)
+        ]
+    document = {**items[0], **origin} if single else {"predictions": items, **origin}
+    return _encoder.encode(document)
+
+
+def plain(value: Any) -> Any:
+    """What msgspec does not know, as something that it does."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.datetime64):
+        return str(np.datetime_as_string(value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    return str(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=plain)
