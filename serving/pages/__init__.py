@@ -6,12 +6,13 @@ import json
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import Any, Protocol
+from typing import Any
 
 from serving.information import ModelInformation
 from serving.pages.form import form
 from serving.protocols import first_record
 from serving.schemas import image_shape, plain
+from serving.settings import Settings
 
 # Path -> content type, body, headers.
 Pages = dict[str, tuple[str, bytes, dict[str, str]]]
@@ -33,15 +34,7 @@ HEADLINE = ("accuracy", "f1_macro", "log_loss", "roc_auc", "r2_score", "root_mea
 SHOWN_METRICS = 4
 
 
-class Limits(Protocol):
-    """The part of the settings that the pages depend on."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds that a prediction may take."""
-
-
-def pages(information: ModelInformation, settings: Limits) -> Pages:
+def pages(information: ModelInformation, settings: Settings) -> Pages:
     """Every page and its parts. Links are relative: the edge shows them below /models/NAME/, a model's own port below /."""
     sources = files(__name__)
     facts = {"name": escape(information.name), "facts": _facts(information), "title": escape(information.name)}
@@ -85,7 +78,7 @@ def _hint(information: ModelInformation) -> str:
     return "The model was logged without an example. The answer follows the fields."
 
 
-def _data(information: ModelInformation, settings: Limits) -> dict[str, Any]:
+def _data(information: ModelInformation, settings: Settings) -> dict[str, Any]:
     """What the script cannot read from the form."""
     return {
         "shape": image_shape(information),

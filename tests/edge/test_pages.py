@@ -120,6 +120,15 @@ def test_the_page_needs_nothing_but_its_style_sheet(render: Render) -> None:
     assert "/models/iris/docs" in page.links
 
 
+def test_a_model_of_the_engine_api_leads_to_its_page(render: Render) -> None:
+    page = Page(render("index.html.j2", edge_catalogue=[IRIS, DIGITS]))
+    assert page.links.count("/models/digits/") == 2
+    assert "/models/iris/" not in page.links
+    iris, digits = json.loads(render("models.json.j2", edge_catalogue=[IRIS, DIGITS]))
+    assert digits["urls"]["page"] == "/models/digits/"
+    assert "page" not in iris["urls"]
+
+
 def test_the_command_line_can_be_copied(render: Render) -> None:
     iris, digits = Page(render("index.html.j2", edge_catalogue=[IRIS, DIGITS])).commands
     words = shlex.split(iris)

@@ -45,6 +45,9 @@ def entry(raw: Mapping[str, Any], own_url: str | None, default_model: str) -> di
     base = f"/models/{raw['name']}"
     paths = PATHS + (API_PATHS if raw["engine"] == "api" else ())
     urls = {path.removesuffix(".json"): f"{base}/{path}" for path in paths}
+    if raw["engine"] == "api":
+        # The model's own page; its links are relative, so the slash at the end matters.
+        urls["page"] = f"{base}/"
     return {
         **public,
         "challenger": raw.get("challenger"),
