@@ -114,26 +114,29 @@ def _record(signature: Signature, example: dict[str, Any]) -> dict[str, Any] | N
     elif "dataframe_records" in example:
         record = example["dataframe_records"][0]
     else:
-        inputs = example.get("inputs", example.get("instances"))
-        first = inputs[0] if isinstance(inputs, list) else inputs
-        if isinstance(first, dict):
-            columns = {column.name: column for column in signature.columns}
-            record = {
-                key: value[0] if isinstance(inputs, dict) and isinstance(value, list) and columns[key].type != "any"
-                else value for key, value in first.items()
-            }  # fmt: skip
-        else:
-            values = first if isinstance(first, list) else [first]
-            record = {column.name: value for column, value in zip(signature.columns, values, strict=True)}
+        record = _first_record(signature, example.get("inputs", example.get("instances")))
     known = {column.name: record.get(column.name) for column in signature.columns}
     required = {column.name for column in signature.columns if column.required}
     return {key: value for key, value in known.items() if value is not None or key in required}
 
 
+def _first_record(signature: Signature, inputs: Any) -> dict[str, Any]:
+    """The first row of ``inputs``: a list of rows, a list of records, or a record of lists or of single values."""
+    if isinstance(inputs, dict):
+        simple = {column.name for column in signature.columns if column.type != "any"}
+        lists = {key for key, value in inputs.items() if key in simple and isinstance(value, list)}
+        return {key: value[0] if key in lists else value for key, value in inputs.items()}
+    row = inputs[0]
+    if isinstance(row, dict):
+        return row
+    values = row if isinstance(row, list) else [row]
+    return {column.name: value for column, value in zip(signature.columns, values, strict=True)}
+
+
 def _tensors(
     signature: Signature, example: dict[str, Any], input_name: str, input_shape: tuple[int, ...] | None
 ) -> dict[str, Any]:
-    inputs = example.get("inputs", example.get("instances"))
+    inputs: Any = example.get("inputs", example.get("instances"))
     if isinstance(inputs, dict):
         return {str(tensor.name): inputs[tensor.name][0] for tensor in signature.tensors}
     if "dataframe_split" in example:

@@ -118,6 +118,13 @@ class Signature:
         # Booleans among numbers make a DataFrame's values objects, which scikit-learn reads as doubles.
         return np.dtype(np.float64) if np.dtype(np.bool_) in dtypes else np.result_type(*dtypes)
 
+    @cached_property
+    def rounded(self) -> tuple[int, ...]:
+        """Positions of the float columns of a dense matrix of doubles: their values have single precision."""
+        if self.columns and self.dense_dtype == np.float64:
+            return tuple(position for position, column in enumerate(self.columns) if column.type == "float")
+        return ()
+
 
 @dataclass(slots=True)
 class Batch:
