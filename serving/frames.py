@@ -30,28 +30,41 @@ def join(signature: Signature, batches: Sequence[Batch]) -> Batch:
     if first.rows_list is None and first.matrix is None:
         columns = {name: np.concatenate([batch.data[name] for batch in batches]) for name in first.data}
         return Batch(columns, rows)
-    if all(batch.rows_list is not None for batch in batches):
-        return Batch({}, rows, rows_list=list(chain.from_iterable([batch.rows_list or () for batch in batches])))
-    return Batch({}, rows, matrix=np.concatenate([matrix(signature, batch) for batch in batches]))
+    if any([batch.rows_list is None for batch in batches]):
+        return Batch({}, rows, matrix=np.concatenate([matrix(signature, batch) for batch in batches]))
+    return Batch({}, rows, rows_list=list(chain.from_iterable([batch.rows_list or () for batch in batches])))
 
 
 def matrix(signature: Signature, batch: Batch) -> NDArray[Any]:
     """The batch of a dense signature as an array (rows, width), with the values that a DataFrame would hold."""
     if batch.matrix is not None:
-        return batch.matrix
+        return _rounded(signature, batch.matrix.copy()) if signature.rounded else batch.matrix
     dtype = signature.dense_dtype
     if batch.rows_list is not None:
         width = signature.width
         # One pass over all numbers: a third faster than np.array over the nested lists.
         values = np.fromiter(chain.from_iterable(batch.rows_list), dtype, batch.rows * width)
         result = values.reshape(batch.rows, width)
-        for position in signature.rounded:
-            result[:, position] = result[:, position].astype(np.float32)
-        return result
+        return _rounded(signature, result) if signature.rounded else result
     if signature.columns:
         columns = [batch.data[column.name] for column in signature.columns]
         return np.stack([values.astype(dtype, copy=False) for values in columns], axis=1)
     return batch.data[signature.tensors[0].name].reshape(batch.rows, signature.width)
+
+
+def joined_matrix(signature: Signature, batches: Sequence[Batch]) -> NDArray[Any]:
+    """The rows of several batches of one kind as one matrix."""
+    lists = [batch.rows_list for batch in batches]
+    if None in lists:
+        return np.concatenate([matrix(signature, batch) for batch in batches])
+    rows = list(chain.from_iterable(lists))  # type: ignore[arg-type]
+    return matrix(signature, Batch({}, len(rows), rows_list=rows))
+
+
+def _rounded(signature: Signature, rows: NDArray[Any]) -> NDArray[Any]:
+    for position in signature.rounded:
+        rows[:, position] = rows[:, position].astype(np.float32)
+    return rows
 
 
 def original_input(signature: Signature, batch: Batch) -> Any:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import yaml
@@ -86,7 +86,7 @@ class ServedModel:
         """Return what ``PyFuncModel.predict`` returns for this batch, of the same type and dtype."""
         if self.compiled is None or batch.raw is not None or batch.params is not None:
             return self.original.predict(batch)
-        return self._compiled(batch, probabilities=False)[0]
+        return self._compiled([batch], probabilities=False)[0]
 
     def predict_proba(self, batch: Batch) -> NDArray[Any] | None:
         """Return the probabilities, (rows, classes); None where the model has none or takes the input as it came."""
@@ -94,7 +94,7 @@ class ServedModel:
             return None
         if self.compiled is None:
             return self.original.predict_proba(batch)
-        return self._compiled(batch, probabilities=True)[1]
+        return self._compiled([batch], probabilities=True)[1]
 
     def kind(self, batch: Batch) -> Hashable | None:
         """What batches that are answered together have in common; None for one that is answered alone."""
@@ -102,11 +102,13 @@ class ServedModel:
 
     def answer(self, batches: Sequence[Batch], *, probabilities: bool = False) -> list[Answer]:
         """Answer batches of one kind with one call of the model, one answer for each."""
-        batch = batches[0] if len(batches) == 1 else frames.join(self.signature, batches)
+        first = batches[0]
+        rows = sum([batch.rows for batch in batches])
         likely: Any = None
-        if self.compiled is not None and batch.raw is None and batch.params is None:
-            predictions, likely = self._compiled(batch, probabilities=probabilities)
+        if self.compiled is not None and first.raw is None and first.params is None:
+            predictions, likely = self._compiled(batches, probabilities=probabilities)
         else:
+            batch = frames.join(self.signature, batches)
             predictions = self.original.predict(batch)
             if probabilities:
                 likely = self.predict_proba(batch)
@@ -114,7 +116,7 @@ class ServedModel:
         shares = None if likely is None else likely.tolist()
         if len(batches) == 1:
             return [Answer(values, shares)]
-        if not isinstance(values, list) or len(values) != batch.rows:
+        if not isinstance(values, list) or len(values) != rows:
             # Cannot be split: not one answer per row, against all expectation.
             return [self.answer([single], probabilities=probabilities)[0] for single in batches]
         answers = []
@@ -125,13 +127,13 @@ class ServedModel:
             start = end
         return answers
 
-    def _compiled(self, batch: Batch, *, probabilities: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        compiled = self.compiled
+    def _compiled(self, batches: Sequence[Batch], *, probabilities: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        compiled = cast("Compiled", self.compiled)
         try:
-            rows = frames.matrix(self.signature, batch)
-            if probabilities and compiled.has_probabilities:  # type: ignore[union-attr]
-                return compiled.both(rows)  # type: ignore[union-attr]
-            return compiled.predict(rows), None  # type: ignore[union-attr]
+            rows = frames.joined_matrix(self.signature, batches)
+            if probabilities and compiled.has_probabilities:
+                return compiled.both(rows)
+            return compiled.predict(rows), None
         except NotFinite:
             raise InvalidInput([Problem((), NOT_FINITE, "finite_number")]) from None
         except Exception:

@@ -138,7 +138,8 @@ class Batch:
     form is ``rows_list`` or ``matrix`` with an empty ``data``: ``rows_list`` is a list of ``rows`` lists of plain Python
     numbers in the order of the signature's columns (a tensor's row flat in C order), values and ranges checked,
     nothing converted; ``matrix`` is an array (rows, signature.width) of ``signature.dense_dtype``. One of them is set,
-    not both; many small requests are joined into one array per tick, so ``rows_list`` is best for few rows.
+    not both; many small requests are joined into one array per tick, so ``rows_list`` is best for few rows. ``matrix``
+    must not stand for integers that it cannot hold: long columns among doubles with values above 2**53.
     """
 
     data: dict[str | None, NDArray[Any]]

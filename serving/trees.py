@@ -44,8 +44,8 @@ class Forest(Kernel):
     def scores(self, rows: Array) -> Array:
         rows = single(rows)
         if self.count == 1:
-            leaves = self.trees[0].apply(rows)
-            return self.values[0].take(leaves, axis=0)
+            only: Array = self.values[0].take(self.trees[0].apply(rows), axis=0)
+            return only
         if rows.size > COPIED_NUMBERS:
             total = np.zeros((len(rows), self.values[0].shape[1]))
             for tree, values in zip(self.trees, self.values, strict=True):
