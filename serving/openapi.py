@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from serving.inference import DATATYPES
 from serving.information import ModelInformation
-from serving.protocols import invocations_schema, v2_data_schema, v2_example
+from serving.protocols import csv_example, invocations_schema, v2_example
 from serving.schemas import Schema, output_schema, params_schema, plain, record_schema
 
 ERRORS = {
@@ -108,8 +109,8 @@ def prediction_paths(information: ModelInformation) -> dict[str, Any]:
         requestBody=body(with_example(json_content("PredictRequest"), information.predict_example)),
     )  # fmt: skip
     forms = with_example(json_content("InvocationsRequest"), information.invocations_example)
-    if not information.signature.tensors:
-        forms["text/csv"] = {"schema": {"type": "string", "description": "A line of column names, then a line per row"}}
+    table = {"text/csv": {"schema": {"type": "string", "description": "a line of column names, then a line per row"}}}
+    forms |= with_example(table, csv_example(information))
     invocations = operation(
         "invocations", "predict", "MLflow's scoring protocol", answer("One prediction per row", json_content("InvocationsResponse")), *ON_BODY,
         requestBody=body(forms),
@@ -254,14 +255,16 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
         },
         "Metadata": {"type": "object", "required": ["name", "version"], "properties": {"name": text, "version": text}},
     }
-    return schemas | v2_schemas(information)
+    return schemas | v2_schemas()
 
 
-def v2_schemas(information: ModelInformation) -> dict[str, Schema]:
+def v2_schemas() -> dict[str, Schema]:
     """Requests and answers of the Open Inference Protocol."""
     text: Schema = {"type": "string"}
     shape: Schema = {"type": "array", "items": {"type": "integer"}}
-    sizes: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+    sizes: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+    values: Schema = {"type": "array", "items": {}}
+    typed: Schema = {"type": "string", "enum": sorted(DATATYPES)}
     tensor = {"name": text, "shape": sizes, "datatype": text}
     described = {"type": "array", "items": {"type": "object", "required": ["name", "datatype", "shape"],
                                             "properties": {**tensor, "shape": shape}}}  # fmt: skip
@@ -274,9 +277,9 @@ def v2_schemas(information: ModelInformation) -> dict[str, Schema]:
                     "properties": {"name": text, "versions": {"type": "array", "items": text}, "platform": text,
                                    "inputs": described, "outputs": described}},
         "V2Tensor": {"type": "object", "required": ["name", "shape", "datatype", "data"],
-                     "properties": {**tensor, "parameters": parameters, "data": v2_data_schema(information)}},
+                     "properties": {**tensor, "datatype": typed, "parameters": parameters, "data": values}},
         "V2Output": {"type": "object", "required": ["name", "shape", "datatype", "data"],
-                     "properties": {**tensor, "parameters": parameters, "data": {"type": "array", "items": {}}}},
+                     "properties": {**tensor, "parameters": parameters, "data": values}},
         "V2Request": {"type": "object", "required": ["inputs"],
                       "properties": {"id": text, "parameters": parameters, "outputs": {"type": "array", "items": asked},
                                      "inputs": {"type": "array", "items": ref("schemas", "V2Tensor"), "minItems": 1}}},

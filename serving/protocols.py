@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,6 @@ from serving.schemas import (
     number_schema,
     params_schema,
     plain,
-    record_schema,
     tensor_key,
 )
 
@@ -23,50 +24,74 @@ V2_TYPES = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP
 
 
 def invocations_schema(information: ModelInformation) -> Schema:
-    """A body of /invocations: exactly one of the protocol's forms that fit the signature."""
+    """A body of /invocations: exactly one of the protocol's forms."""
     signature = information.signature
-    forms: dict[str, Schema] = {}
+    rows = _list_of({"type": "object"})
+    anything: Schema = {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}]}
+    forms: dict[str, Schema] = {
+        "dataframe_split": _split_schema(),
+        "dataframe_records": rows,
+        "instances": anything,
+        "inputs": anything,
+    }
     if signature.columns:
-        columns = {column.name: column_schema(column) for column in signature.columns}
-        by_column = {name: {"anyOf": [schema, {"type": "array", "items": schema}]} for name, schema in columns.items()}
         required = [column.name for column in signature.columns if column.required]
-        forms["dataframe_split"] = split_schema()
-        forms["dataframe_records"] = {
-            "type": "array",
-            "items": {**record_schema(information), "additionalProperties": True},
-        }
-        forms["inputs"] = {"type": "object", "properties": by_column, **({"required": required} if required else {})}
-        forms["instances"] = forms["dataframe_records"]
+        needed: Schema = {"type": "object", **({"required": required} if required else {})}
+        columns = {column.name: column_schema(column, strict=False) for column in signature.columns}
+        by_column = {name: {"anyOf": [schema, _list_of(schema)]} for name, schema in columns.items()}
+        rows = _list_of({**needed, "properties": columns})
+        forms["dataframe_records"] = rows
+        forms["inputs"] = forms["instances"] = {"anyOf": [{**needed, "properties": by_column}, rows]}
     elif signature.tensors:
-        rows = {tensor.name: array_schema(tensor.shape, number_schema(tensor.dtype)) for tensor in signature.tensors}
-        if None in rows:
-            forms["inputs"] = forms["instances"] = rows[None]
+        whole = {tensor.name: array_schema(tensor.shape, number_schema(tensor.dtype)) for tensor in signature.tensors}
+        if None in whole:
+            forms["inputs"] = forms["instances"] = whole[None]
         else:
-            whole = {str(name): schema for name, schema in rows.items()}
-            single = {name: schema["items"] for name, schema in whole.items() if "items" in schema}
+            single = {str(name): schema.get("items", schema) for name, schema in whole.items()}
+            by_name = {
+                "type": "object",
+                "properties": {str(name): schema for name, schema in whole.items()},
+                "required": list(single),
+            }
             row = {"type": "object", "properties": single, "required": list(single)}
-            forms["inputs"] = {"type": "object", "properties": whole, "required": list(whole)}
-            forms["instances"] = {"type": "array", "items": row, "minItems": 1}
-    else:
-        anything: Schema = {"type": ["array", "object"]}
-        forms = {"dataframe_split": split_schema(), "dataframe_records": {"type": "array", "items": {"type": "object"}},
-                 "inputs": anything, "instances": anything}  # fmt: skip
+            forms["inputs"] = forms["instances"] = {"anyOf": [by_name, _list_of(row)]}
     extra = {"params": params_schema(signature)} if signature.params else {}
-    return {"oneOf": [{"type": "object", "title": f"By {name}", "required": [name], "additionalProperties": False,
-                       "properties": {name: schema, **extra}} for name, schema in forms.items()]}  # fmt: skip
+    found = []
+    for form, schema in forms.items():
+        others = [{"required": [other]} for other in forms if other != form]
+        found.append({"type": "object", "title": f"By {form}", "required": [form], "properties": {form: schema, **extra},
+                      "not": {"anyOf": others}})  # fmt: skip
+    return {"oneOf": found}
 
 
-def split_schema() -> Schema:
+def _list_of(schema: Schema) -> Schema:
+    return {"type": "array", "items": schema, "minItems": 1}
+
+
+def _split_schema() -> Schema:
     """A table as pandas writes it with orient="split"."""
     return {
         "type": "object",
-        "required": ["columns", "data"],
+        "required": ["data"],
         "properties": {
-            "columns": {"type": "array", "items": {"type": "string"}},
+            "columns": {"type": "array", "items": {"type": ["string", "integer"]}},
             "index": {"type": "array", "items": {}},
-            "data": {"type": "array", "items": {"type": "array", "items": {}}},
+            "data": _list_of({"type": "array", "items": {}}),
         },
+        "additionalProperties": False,
     }
+
+
+def csv_example(information: ModelInformation) -> str | None:
+    """The input example as CSV; None where there is none or it is no table of single values."""
+    record, columns = first_record(information), information.signature.columns
+    if record is None or not columns or any(column.type == "any" for column in columns):
+        return None
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [column.name for column in columns if record.get(column.name) is not None]
+    writer.writerows([names, [plain(record[name]) for name in names]])
+    return text.getvalue()
 
 
 def v2_datatype(dtype: np.dtype[Any]) -> str:
@@ -75,13 +100,6 @@ def v2_datatype(dtype: np.dtype[Any]) -> str:
         return "BOOL"
     kinds = {"i": "INT", "u": "UINT", "f": "FP"}
     return f"{kinds[dtype.kind]}{8 * dtype.itemsize}" if dtype.kind in kinds else "BYTES"
-
-
-def v2_data_schema(information: ModelInformation) -> Schema:
-    """The values of a tensor in a request: flat or nested lists."""
-    tensors = information.signature.tensors
-    kinds = {"string" if tensor.dtype.kind in "SUO" else "number" for tensor in tensors} or {"number", "string"}
-    return {"type": "array", "items": {"type": ["array", "boolean", *sorted(kinds)]}}
 
 
 def v2_example(information: ModelInformation) -> dict[str, Any] | None:

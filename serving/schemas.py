@@ -61,16 +61,16 @@ def number_schema(dtype: np.dtype[Any]) -> Schema:
         return {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
     if dtype.kind == "f":
         limit = float(np.finfo(dtype).max)
-        return {"type": "number"} if dtype.itemsize >= np.dtype(float).itemsize else {
-            "type": "number", "minimum": -limit, "maximum": limit
-        }  # fmt: skip
+        limits_of = {} if dtype.itemsize >= np.dtype(float).itemsize else {"minimum": -limit, "maximum": limit}
+        # JSON has no NaN: null stands for it, in and out.
+        return {"type": ["number", "null"], **limits_of}
     return {"type": "string"} if dtype.kind in "SUO" else {}
 
 
 def array_schema(shape: tuple[int, ...], item: Schema) -> Schema:
-    """Nested lists of this shape; -1 is any length."""
+    """Nested lists of this shape; -1 is any length but none."""
     for size in reversed(shape):
-        item = {"type": "array", "items": item, **({"minItems": size, "maxItems": size} if size >= 0 else {})}
+        item = {"type": "array", "items": item, **({"minItems": size, "maxItems": size} if size >= 0 else {"minItems": 1})}
     return item
 
 
@@ -100,20 +100,19 @@ def optional(schema: Schema, required: bool) -> Schema:  # noqa: FBT001 - read a
     )
 
 
-def column_schema(column: Column) -> Schema:
-    """One value of a column."""
-    return optional(type_schema(column.spec if column.type == "any" else column.type), column.required)
+def column_schema(column: Column, *, strict: bool = True) -> Schema:
+    """One value of a column; unless ``strict``, null stands for NaN or no text even where the column is required."""
+    nullable = not column.required or (not strict and column.type not in {"boolean", "integer", "long"})
+    return optional(type_schema(column.spec if column.type == "any" else column.type), not nullable)
 
 
 def tensor_schema(tensor: Tensor, information: ModelInformation) -> Schema:
     """One row of a tensor: nested, flat, or a picture."""
-    item, shape = number_schema(tensor.dtype), row_shape(tensor, information)
-    forms = [array_schema(shape, item)]
-    if len(shape) != 1:
-        flat = math.prod(shape) if -1 not in shape else -1
-        forms.insert(0, array_schema((flat,), item) if shape else item)
-        forms = forms if shape else forms[:1]
-    if image_shape(information):
+    item, inner, nested = number_schema(tensor.dtype), tensor.shape[1:], information.input_shape
+    shapes: list[tuple[int, ...]] = [(information.signature.width,)] if information.signature.dense else []
+    shapes += [shape for shape in (inner, nested) if shape is not None and shape not in shapes]
+    forms = [array_schema(shape, item) for shape in shapes]
+    if nested and len(nested) == 2 and tensor.dtype.kind in "iuf":  # noqa: PLR2004 - height and width
         forms.append({"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png",
                       "description": "a PNG as base64; it becomes grey, white on black, of the right size"})  # fmt: skip
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
@@ -158,7 +157,7 @@ def output_schema(information: ModelInformation) -> Schema:
         if isinstance(output, Tensor):
             schemas[output.name or str(place)] = array_schema(output.shape[1:], number_schema(output.dtype))
         else:
-            schemas[output.name or str(place)] = column_schema(output)
+            schemas[output.name or str(place)] = column_schema(output, strict=False)
     if len(schemas) == 1:
         return next(iter(schemas.values()))
     return {"type": "object", "properties": schemas} if schemas else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -161,7 +162,8 @@ def test_a_picture_is_flat_nested_or_a_png() -> None:
 def test_named_tensors_have_their_shapes_and_ranges() -> None:
     left, right = [[1, 2, 3], [4, 5, 255]], [0.5, 1e300]
     assert takes(TWO_TENSORS, {"left": left, "right": right})
-    assert takes(TWO_TENSORS, {"left": [1, 2, 3, 4, 5, 6], "right": []})
+    assert takes(TWO_TENSORS, {"left": left, "right": [None]})
+    assert not takes(TWO_TENSORS, {"left": left, "right": []})
     assert not takes(TWO_TENSORS, {"left": [[1, 2, 3], [4, 5, 256]], "right": right})
     assert not takes(TWO_TENSORS, {"left": [[1, 2], [4, 5]], "right": right})
     assert not takes(TWO_TENSORS, {"left": left})
@@ -188,8 +190,36 @@ def test_a_model_without_a_signature_takes_any_record() -> None:
 )
 def test_forms_of_the_scoring_protocol(information: ModelInformation, body: dict[str, Any]) -> None:
     assert takes(information, body, "InvocationsRequest")
-    assert not takes(information, {**body, "dataframe_split": {}, "inputs": []}, "InvocationsRequest")
+    other = "instances" if "inputs" in body else "inputs"
+    assert not takes(information, {**body, other: next(iter(body.values()))}, "InvocationsRequest")
     assert not takes(information, {}, "InvocationsRequest")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"inputs": [[0] * 783]}, {"inputs": []}, {"inputs": ["a"]}, {"instances": [[[0] * 28] * 28]}]
+)
+def test_tensors_of_the_scoring_protocol_have_the_signature_s_shape(wrong: Any) -> None:
+    assert not takes(DIGITS, wrong, "InvocationsRequest")
+
+
+def test_the_scoring_protocol_takes_null_for_numbers_with_a_fraction_only() -> None:
+    def record(**changes: Any) -> dict[str, Any]:
+        return {"dataframe_records": [{**MIXED_RECORD, **changes}]}
+
+    assert takes(MIXED, record(x=None, when=None, extra=1), "InvocationsRequest")
+    assert not takes(MIXED, record(n=None), "InvocationsRequest")
+    assert not takes(MIXED, record(flag=None), "InvocationsRequest")
+
+
+def test_the_table_has_an_example_too() -> None:
+    def example(information: ModelInformation) -> Any:
+        return document(information)["paths"]["/invocations"]["post"]["requestBody"]["content"]["text/csv"].get(
+            "example"
+        )
+
+    names, values = csv.reader(example(IRIS).splitlines())
+    assert dict(zip(names, map(float, values), strict=True)) == IRIS_RECORD
+    assert example(DIGITS) is None
 
 
 def test_answers_are_typed_from_the_outputs() -> None:
