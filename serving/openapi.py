@@ -6,8 +6,8 @@ from typing import Any
 
 from serving.inference import DATATYPES
 from serving.information import ModelInformation
-from serving.protocols import csv_example, invocations_schema, v2_example
-from serving.schemas import Schema, output_schema, params_schema, plain, record_schema
+from serving.protocols import csv_example, invocations_schemas, v2_example
+from serving.schemas import Schema, output_schema, params_schema, plain, record_schema, ref
 
 ERRORS = {
     "400": ("BadRequest", "The body cannot be read: not JSON or CSV, or none of the protocol's forms."),
@@ -34,19 +34,14 @@ TEXT = {"text/plain": {"schema": {"type": "string"}}}
 JSON_OBJECT = {"application/json": {"schema": {"type": "object"}}}
 
 
-def ref(kind: str, name: str) -> Schema:
-    """Point at a component."""
-    return {"$ref": f"#/components/{kind}/{name}"}
-
-
 def json_content(name: str) -> dict[str, Any]:
     """A JSON body with the schema of that name."""
-    return {"application/json": {"schema": ref("schemas", name)}}
+    return {"application/json": {"schema": ref(name)}}
 
 
 def headers() -> dict[str, Any]:
     """The headers of every answer."""
-    return {name: ref("headers", name) for name in HEADERS}
+    return {name: ref(name, "headers") for name in HEADERS}
 
 
 def answer(description: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -56,7 +51,7 @@ def answer(description: str, content: dict[str, Any] | None = None) -> dict[str,
 
 def operation(name: str, tag: str, summary: str, ok: dict[str, Any], *errors: str, **more: Any) -> dict[str, Any]:
     """One operation with its good answer and its errors."""
-    responses = {"200": ok, **{status: ref("responses", ERRORS[status][0]) for status in errors}}
+    responses = {"200": ok, **{status: ref(ERRORS[status][0], "responses") for status in errors}}
     return {"operationId": name, "tags": [tag], "summary": summary, **more, "responses": responses}
 
 
@@ -199,15 +194,15 @@ def error_responses() -> dict[str, Any]:
 
 def component_schemas(information: ModelInformation) -> dict[str, Schema]:
     """The schemas that the paths refer to."""
-    record, signature = ref("schemas", "Record"), information.signature
+    record, signature = ref("Record"), information.signature
     records = {"type": "array", "items": record, "minItems": 1}
     forms: list[Schema] = [record, records]
     schemas: dict[str, Schema] = {"Record": record_schema(information)}
     if signature.params:
-        forms.append(ref("schemas", "RecordsWithParams"))
+        forms.append(ref("RecordsWithParams"))
         schemas["Params"] = params_schema(signature)
         schemas["RecordsWithParams"] = {"type": "object", "required": ["records"], "additionalProperties": False,
-                                        "properties": {"records": records, "params": ref("schemas", "Params")}}  # fmt: skip
+                                        "properties": {"records": records, "params": ref("Params")}}  # fmt: skip
     prediction: dict[str, Schema] = {"prediction": output_schema(information)}
     if information.classes:
         names = [str(name) for name in information.classes]
@@ -225,10 +220,9 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
         "PredictedRecords": {
             "type": "object",
             "required": ["predictions", "model", "version"],
-            "properties": {"predictions": {"type": "array", "items": ref("schemas", "Prediction")}, **origin},
+            "properties": {"predictions": {"type": "array", "items": ref("Prediction")}, **origin},
         },
-        "PredictResponse": {"anyOf": [ref("schemas", "PredictedRecord"), ref("schemas", "PredictedRecords")]},
-        "InvocationsRequest": invocations_schema(information),
+        "PredictResponse": {"anyOf": [ref("PredictedRecord"), ref("PredictedRecords")]},
         "InvocationsResponse": {"type": "object", "required": ["predictions"], "properties": {"predictions": {}}},
         "Error": {
             "type": "object",
@@ -241,7 +235,7 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
             "properties": {
                 "error_code": text,
                 "message": text,
-                "detail": {"type": "array", "items": ref("schemas", "Problem")},
+                "detail": {"type": "array", "items": ref("Problem")},
             },
         },
         "Problem": {
@@ -255,7 +249,7 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
         },
         "Metadata": {"type": "object", "required": ["name", "version"], "properties": {"name": text, "version": text}},
     }
-    return schemas | v2_schemas()
+    return schemas | invocations_schemas(information) | v2_schemas()
 
 
 def v2_schemas() -> dict[str, Schema]:
@@ -282,8 +276,8 @@ def v2_schemas() -> dict[str, Schema]:
                      "properties": {**tensor, "parameters": parameters, "data": values}},
         "V2Request": {"type": "object", "required": ["inputs"],
                       "properties": {"id": text, "parameters": parameters, "outputs": {"type": "array", "items": asked},
-                                     "inputs": {"type": "array", "items": ref("schemas", "V2Tensor"), "minItems": 1}}},
+                                     "inputs": {"type": "array", "items": ref("V2Tensor"), "minItems": 1}}},
         "V2Response": {"type": "object", "required": ["model_name", "outputs"],
                        "properties": {"model_name": text, "model_version": text, "id": text,
-                                      "outputs": {"type": "array", "items": ref("schemas", "V2Output")}}},
+                                      "outputs": {"type": "array", "items": ref("V2Output")}}},
     }  # fmt: skip

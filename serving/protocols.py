@@ -14,8 +14,8 @@ from serving.schemas import (
     array_schema,
     column_schema,
     number_schema,
-    params_schema,
     plain,
+    ref,
     tensor_key,
 )
 
@@ -23,45 +23,45 @@ from serving.schemas import (
 V2_TYPES = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
 
 
-def invocations_schema(information: ModelInformation) -> Schema:
-    """A body of /invocations: exactly one of the protocol's forms."""
-    signature = information.signature
-    rows = _list_of({"type": "object"})
+FORMS = {"dataframe_split": "Split", "dataframe_records": "Records", "inputs": "Inputs", "instances": "Instances"}
+
+
+def invocations_schemas(information: ModelInformation) -> dict[str, Schema]:
+    """Components for a body of /invocations: exactly one of the protocol's forms."""
+    schemas = {"Table": _split_schema(), **_row_schemas(information)}
     anything: Schema = {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}]}
-    forms: dict[str, Schema] = {
-        "dataframe_split": _split_schema(),
-        "dataframe_records": rows,
-        "instances": anything,
-        "inputs": anything,
-    }
-    if signature.columns:
+    columns_or_rows: Schema = {"anyOf": [ref("Columns"), _list_of(ref("Row"))]} if "Columns" in schemas else anything
+    whole = ref("Tensor") if "Tensor" in schemas else columns_or_rows
+    records = _list_of(ref("Row")) if information.signature.columns else _list_of({"type": "object"})
+    values = {"dataframe_split": ref("Table"), "dataframe_records": records, "inputs": whole, "instances": whole}
+    extra = {"params": ref("Params")} if information.signature.params else {}
+    for form, name in FORMS.items():
+        others = [{"required": [other]} for other in FORMS if other != form]
+        schemas[name] = {"type": "object", "required": [form], "properties": {form: values[form], **extra},
+                         "not": {"anyOf": others}}  # fmt: skip
+    return schemas | {"InvocationsRequest": {"oneOf": [ref(name) for name in FORMS.values()]}}
+
+
+def _row_schemas(information: ModelInformation) -> dict[str, Schema]:
+    """A row and a table by column, or the one tensor that has no name; nothing without a signature."""
+    signature = information.signature
+    if any(tensor.name is None for tensor in signature.tensors):
+        tensor = signature.tensors[0]
+        return {"Tensor": array_schema(tensor.shape, number_schema(tensor.dtype))}
+    if signature.tensors:
+        columns = {
+            str(tensor.name): array_schema(tensor.shape, number_schema(tensor.dtype)) for tensor in signature.tensors
+        }
+        row = {name: schema.get("items", schema) for name, schema in columns.items()}
+        required = list(row)
+    elif signature.columns:
+        row = {column.name: column_schema(column, strict=False) for column in signature.columns}
+        columns = {name: {"anyOf": [schema, _list_of(schema)]} for name, schema in row.items()}
         required = [column.name for column in signature.columns if column.required]
-        needed: Schema = {"type": "object", **({"required": required} if required else {})}
-        columns = {column.name: column_schema(column, strict=False) for column in signature.columns}
-        by_column = {name: {"anyOf": [schema, _list_of(schema)]} for name, schema in columns.items()}
-        rows = _list_of({**needed, "properties": columns})
-        forms["dataframe_records"] = rows
-        forms["inputs"] = forms["instances"] = {"anyOf": [{**needed, "properties": by_column}, rows]}
-    elif signature.tensors:
-        whole = {tensor.name: array_schema(tensor.shape, number_schema(tensor.dtype)) for tensor in signature.tensors}
-        if None in whole:
-            forms["inputs"] = forms["instances"] = whole[None]
-        else:
-            single = {str(name): schema.get("items", schema) for name, schema in whole.items()}
-            by_name = {
-                "type": "object",
-                "properties": {str(name): schema for name, schema in whole.items()},
-                "required": list(single),
-            }
-            row = {"type": "object", "properties": single, "required": list(single)}
-            forms["inputs"] = forms["instances"] = {"anyOf": [by_name, _list_of(row)]}
-    extra = {"params": params_schema(signature)} if signature.params else {}
-    found = []
-    for form, schema in forms.items():
-        others = [{"required": [other]} for other in forms if other != form]
-        found.append({"type": "object", "title": f"By {form}", "required": [form], "properties": {form: schema, **extra},
-                      "not": {"anyOf": others}})  # fmt: skip
-    return {"oneOf": found}
+    else:
+        return {}
+    needed: Schema = {"type": "object", **({"required": required} if required else {})}
+    return {"Row": {**needed, "properties": row}, "Columns": {**needed, "properties": columns}}
 
 
 def _list_of(schema: Schema) -> Schema:

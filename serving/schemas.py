@@ -28,6 +28,11 @@ IMAGE_SIDE = 8
 WHITE = 255
 
 
+def ref(name: str, kind: str = "schemas") -> Schema:
+    """Point at a component of the document."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
 def tensor_key(tensor: Tensor, information: ModelInformation) -> str:
     """The field of /predict that holds this tensor."""
     return tensor.name if tensor.name is not None else information.input_name
@@ -70,7 +75,11 @@ def number_schema(dtype: np.dtype[Any]) -> Schema:
 def array_schema(shape: tuple[int, ...], item: Schema) -> Schema:
     """Nested lists of this shape; -1 is any length but none."""
     for size in reversed(shape):
-        item = {"type": "array", "items": item, **({"minItems": size, "maxItems": size} if size >= 0 else {"minItems": 1})}
+        item = {
+            "type": "array",
+            "items": item,
+            **({"minItems": size, "maxItems": size} if size >= 0 else {"minItems": 1}),
+        }
     return item
 
 
@@ -95,9 +104,12 @@ def type_schema(spec: Any) -> Schema:
 
 def optional(schema: Schema, required: bool) -> Schema:  # noqa: FBT001 - read as the second half of a sentence
     """The schema, or null where the value may be missing."""
-    return (
-        {**schema, "type": [schema["type"], "null"]} if not required and isinstance(schema.get("type"), str) else schema
-    )
+    kind = schema.get("type")
+    if required or not isinstance(kind, str):
+        return schema
+    # A list of types beside items or properties is more than some generators of clients read.
+    simple = kind not in {"array", "object"}
+    return {**schema, "type": [kind, "null"]} if simple else {"anyOf": [schema, {"type": "null"}]}
 
 
 def column_schema(column: Column, *, strict: bool = True) -> Schema:
