@@ -154,10 +154,7 @@ def _fill(
         if value is UNSET and column.required:
             problems.add(loc(column.name, row), "the field is required", "missing")
             good = False
-        elif (value is UNSET or value is None) and whole:
-            problems.add(loc(column.name, row), f"expected {WORDS[column.type]}", f"{column.type}_type")
-            good = False
-        elif value is None and column.required and strict_null:
+        elif (whole and (value is UNSET or value is None)) or (strict_null and column.required and value is None):
             problems.add(loc(column.name, row), f"expected {WORDS[column.type]}", f"{column.type}_type")
             good = False
     return [None if value is UNSET else value for value in values] if good else None
@@ -178,7 +175,10 @@ class Checker:
         """The array, or None after a problem; ``kinds`` are the types of the values."""
         kind = self.column.type
         if kind == "boolean":
-            return np.array(values, dtype=np.bool_) if kinds == {bool} else self._wrong(values, bool)
+            if kinds == {bool}:
+                return np.array(values, dtype=np.bool_)
+            self._wrong(values, bool)
+            return None
         if kind in RANGES:
             return self._integers(values, kinds)
         if kind in {"float", "double"}:
@@ -186,7 +186,8 @@ class Checker:
         if kind == "any":
             return _objects(values)
         if not kinds <= {str, type(None), type(UNSET)}:
-            return self._wrong(values, str)
+            self._wrong(values, str)
+            return None
         if kind == "binary":
             return self._binary(values)
         return self._datetimes(values) if kind == "datetime" else _objects(values)
@@ -204,7 +205,8 @@ class Checker:
             # JSON has one kind of number: 1.0 is the integer 1.
             values = [int(value) if type(value) is float and value.is_integer() else value for value in values]
             if any(type(value) is not int for value in values):
-                return self._wrong(values, int)
+                self._wrong(values, int)
+                return None
         low, high = RANGES[self.column.type]
         if min(values) < low or max(values) > high:
             for row, value in enumerate(values):
@@ -215,7 +217,8 @@ class Checker:
 
     def _floats(self, values: Sequence[Any], kinds: set[type]) -> NDArray[Any] | None:
         if not kinds <= {int, float, type(None), type(UNSET)}:
-            return self._wrong(values, int, float)
+            self._wrong(values, int, float)
+            return None
         limit = FLOAT32_MAX if self.column.type == "float" else float(np.finfo(np.float64).max)
         bad = [row for row, value in enumerate(values) if value is not None and not -limit <= value <= limit]
         for row in bad:
@@ -275,7 +278,9 @@ def tensor(spec: Tensor, value: Any, loc: Loc, problems: Problems) -> NDArray[An
     shape = _flatten(value, loc, problems, flat, len(spec.shape))
     if shape is None:
         return None
-    if len(shape) != len(spec.shape) or any(want not in {-1, have} for want, have in zip(spec.shape, shape, strict=True)):
+    if len(shape) != len(spec.shape) or any(
+        want not in {-1, have} for want, have in zip(spec.shape, shape, strict=True)
+    ):
         expected = ", ".join("any" if size < 0 else str(size) for size in spec.shape)
         problems.add(loc, f"expected shape ({expected}), got ({', '.join(map(str, shape))})", "shape")
         return None
@@ -306,6 +311,13 @@ def _flatten(value: Any, loc: Loc, problems: Problems, flat: list[Any], depth: i
     return (len(value), *(shape or ()))
 
 
+TENSOR_TYPES: Mapping[str, frozenset[type]] = {
+    "b": frozenset({bool}),
+    "i": frozenset({int}),
+    "u": frozenset({int}),
+    "f": frozenset({int, float, type(None)}),
+    "U": frozenset({str}),
+}
 TENSOR_KINDS = {"b": "true or false", "i": "an integer", "u": "an integer", "f": "a number", "U": "a string"}
 
 
@@ -315,7 +327,7 @@ def tensor_items(
     """A flat array of checked items; None after a problem."""
     dtype = spec.dtype
     kind = "U" if dtype.kind in "OST" else dtype.kind
-    allowed = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float, type(None)}, "U": {str}}.get(kind, set())
+    allowed = TENSOR_TYPES.get(kind, frozenset())
     if kind in "iu":
         flat = [int(item) if type(item) is float and item.is_integer() else item for item in flat]
     before = len(problems.found)

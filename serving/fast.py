@@ -7,7 +7,7 @@ reader in scoring.py then decides.
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,6 +19,8 @@ from serving.signature import Batch, Signature
 # Above this many numbers an array is made at once; below, the batcher joins lists of several requests first.
 LIST_NUMBERS = 256
 DEPTH = 3
+# A matrix of doubles holds integers up to here exactly.
+EXACT = 2**53
 
 LEAVES: dict[str, Any] = {
     "bool": bool,
@@ -48,19 +50,19 @@ class Table:
         self.width = len(names)
         self.dtype = signature.dense_dtype
         self.int64 = any(column.type == "long" for column in signature.columns)
+        self.rounded = signature.rounded
         self.row = msgspec.defstruct("Row", list(zip(fields, leaves, strict=True)), rename=rename, gc=False)
-        columns = msgspec.defstruct(
-            "Columns", [(field, list[leaf]) for field, leaf in zip(fields, leaves, strict=True)], rename=rename
-        )
+        lists = [(field, _list(leaf)) for field, leaf in zip(fields, leaves, strict=True)]
+        columns = msgspec.defstruct("Columns", lists, rename=rename)
         same = len({column.type for column in signature.columns}) == 1
-        data = list[list[leaves[0]]] if same else list[tuple[tuple(leaves)]]  # type: ignore[misc]
+        data = _list(_list(leaves[0]) if same else tuple.__class_getitem__(tuple(leaves)))
         split = msgspec.defstruct(
             "Split",
             [("columns", list[str]), ("data", data), ("index", list[msgspec.Raw] | None, None)],
             forbid_unknown_fields=True,
         )
-        rows = list[self.row]  # type: ignore[name-defined]
-        either = rows | columns  # type: ignore[operator]
+        rows = _list(self.row)
+        either = rows | columns
         self.body = msgspec.json.Decoder(
             msgspec.defstruct(
                 "Body",
@@ -98,8 +100,12 @@ class Table:
             if len(set(map(len, columns))) != 1:
                 return None
             rows = list(zip(*columns, strict=True))
-        batch = dense(rows, self.width, self.dtype, int64=self.int64)
+        batch = self.batch(rows)
         return None if batch is None else (batch, found.params)
+
+    def batch(self, rows: list[Any]) -> Batch | None:
+        """Rows that msgspec has checked, as a batch; None for what the slow reader must look at."""
+        return dense(rows, self.width, self.dtype, int64=self.int64, rounded=self.rounded)
 
 
 class Single:
@@ -116,7 +122,7 @@ class Single:
         self.late = spec.dtype.name == "float32" and self.width * 2 > LIST_NUMBERS
         value: Any = float if self.late else LEAVES[spec.dtype.name]
         for _ in spec.shape:
-            value = list[value]
+            value = _list(value)
         inputs = value
         if spec.name is not None:
             named = msgspec.defstruct("Named", [("value", value)], rename={"value": spec.name})
@@ -166,7 +172,9 @@ class Single:
         return Batch({}, len(array), matrix=array.reshape(len(array), self.width))
 
 
-def dense(rows: list[Any], width: int, dtype: np.dtype[Any], *, int64: bool, late: bool = False) -> Batch | None:
+def dense(  # noqa: PLR0913 - what a matrix is made of
+    rows: list[Any], width: int, dtype: np.dtype[Any], *, int64: bool, late: bool = False, rounded: tuple[int, ...] = ()
+) -> Batch | None:
     """Rows of checked numbers in the cheapest form for their count; None for no row and for numbers that do not fit."""
     count = len(rows)
     if count * width <= LIST_NUMBERS and not late:
@@ -180,13 +188,20 @@ def dense(rows: list[Any], width: int, dtype: np.dtype[Any], *, int64: bool, lat
         return None
     if late and not np.isfinite(array).all():
         return None
-    if int64 and dtype.kind == "f" and not _fits(rows):
+    if int64 and dtype.kind == "f" and not _fits(rows, EXACT):
         return None
+    for position in rounded:
+        array[:, position] = array[:, position].astype(np.float32)
     return Batch({}, count, matrix=array)
 
 
-def _fits(rows: list[Any]) -> bool:
-    return all(-(2**63) <= value < 2**63 for row in rows for value in row if type(value) is int)
+def _fits(rows: list[Any], limit: int = 2**63) -> bool:
+    return all(-limit <= value < limit for row in rows for value in row if type(value) is int)
+
+
+def _list(item: Any) -> Any:
+    """``list[item]`` for a type that is known only when the program runs."""
+    return list.__class_getitem__(item)
 
 
 def reader(signature: Signature) -> Table | Single | None:
@@ -202,4 +217,4 @@ def reader(signature: Signature) -> Table | Single | None:
 
 def raw_params(params: msgspec.Raw | UnsetType) -> Any:
     """Decode the parameters that stood beside the rows."""
-    return None if params is UNSET else msgspec.json.decode(cast("msgspec.Raw", params))
+    return None if isinstance(params, UnsetType) else msgspec.json.decode(params)

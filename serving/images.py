@@ -69,7 +69,9 @@ def _fit(grey: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
     height, width = grey.shape
     scale = min(shape[0] / height, shape[1] / width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
+    small = np.asarray(
+        Image.fromarray(grey).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
+    )
     whole = np.zeros(shape, dtype=np.uint8)
     top, left = (shape[0] - small.shape[0]) // 2, (shape[1] - small.shape[1]) // 2
     whole[top : top + small.shape[0], left : left + small.shape[1]] = small

@@ -21,6 +21,8 @@ from serving.typed import plain
 
 DATATYPES = frozenset({"BOOL", "BYTES", "FP16", "FP32", "FP64", *(f"{kind}{bits}" for kind in ("INT", "UINT")
                                                                   for bits in (8, 16, 32, 64))})  # fmt: skip
+# Lists that are nested deeper stay lists, and fail as values.
+MAX_DEPTH = 8
 PREDICT, PROBABILITIES = "predict", "predict_proba"
 
 
@@ -104,12 +106,18 @@ class Inference:
     def _outputs(self, value: Any) -> tuple[str, ...]:
         if not value:
             return (PREDICT,)
-        names = [item.get("name") if isinstance(item, dict) else None for item in value] if isinstance(value, list) else [None]
+        names = (
+            [item.get("name") if isinstance(item, dict) else None for item in value]
+            if isinstance(value, list)
+            else [None]
+        )
         described = {item["name"] for item in self.metadata()["outputs"]} | {PREDICT}
         problems = Problems()
         for place, name in enumerate(names):
             if name not in described:
-                problems.add(("body", "outputs", place, "name"), f"expected one of {', '.join(sorted(described))}", "output")
+                problems.add(
+                    ("body", "outputs", place, "name"), f"expected one of {', '.join(sorted(described))}", "output"
+                )
         problems.stop()
         return tuple(dict.fromkeys(PROBABILITIES if name == PROBABILITIES else PREDICT for name in names))
 
@@ -184,7 +192,9 @@ class Inference:
 
         nested = [column for column in self.signature.columns if column.type == "any" and column.name in columns]
         for column in nested:
-            columns[column.name] = [_nested(column, value, loc(column.name, row)) for row, value in enumerate(columns[column.name])]
+            columns[column.name] = [
+                _nested(column, value, loc(column.name, row)) for row, value in enumerate(columns[column.name])
+            ]
         batch = decode.table(self.signature, columns, rows, loc, problems, strict_null=True)
         if not any(column.type == "any" for column in self.signature.columns):
             return batch
@@ -253,7 +263,9 @@ def _read_input(item: Any, loc: Loc, problems: Problems) -> _Input | None:
 
 def _flat(data: list[Any]) -> list[Any]:
     """All items of nested lists in order."""
-    while any(isinstance(item, list) for item in data):
+    for _ in range(MAX_DEPTH):
+        if not any(isinstance(item, list) for item in data):
+            break
         data = [inner for item in data for inner in (item if isinstance(item, list) else (item,))]
     return data
 
@@ -266,7 +278,9 @@ def _shaped(array: Any, item: _Input, spec: Tensor) -> Any:
         return None
     if len(item.shape) == len(want) and all(size in {-1, have} for size, have in zip(want, item.shape, strict=True)):
         return array.reshape(item.shape)
-    return array.reshape(item.rows, *fixed) if -1 not in fixed and math.prod(fixed) == math.prod(item.shape[1:]) else None
+    return (
+        array.reshape(item.rows, *fixed) if -1 not in fixed and math.prod(fixed) == math.prod(item.shape[1:]) else None
+    )
 
 
 def _nested(column: Column, value: Any, loc: Loc) -> Any:

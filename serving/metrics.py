@@ -42,7 +42,8 @@ class Metrics:
         self._rejects = self._batch_sum + 1
         self._in_flight = self._rejects + len(self.fields)
         self._queue = self._in_flight + 1
-        self._restarts = self._queue + 1
+        self._stuck = self._queue + 1
+        self._restarts = self._stuck + 1
         self._size = self._restarts + 1
         self._all = memoryview(mmap.mmap(-1, 8 * self._size * workers)).cast("d")
         self._request_at = {
@@ -55,7 +56,7 @@ class Metrics:
     def use_slot(self, worker: int) -> None:
         """Write to this worker's slot from now on; nothing is in flight in a process that has just started."""
         self._mine = self._all[worker * self._size : (worker + 1) * self._size]
-        self._mine[self._in_flight] = self._mine[self._queue] = 0.0
+        self.load(0, 0, 0.0)
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Count one answer to a prediction endpoint and its time."""
@@ -69,7 +70,7 @@ class Metrics:
         key = (endpoint, status if status in STATUSES else 500)
         self._mine[self._request_at[key]] += 1.0
 
-    def batch(self, requests: int) -> None:
+    def batch(self, requests: int, _rows: int = 0) -> None:
         """Count one call of the model, for so many requests."""
         mine = self._mine
         mine[self._batch + bisect_left(BATCH, requests)] += 1.0
@@ -81,10 +82,16 @@ class Metrics:
         for place in {self._field_at.get(field, other) for field in fields}:
             self._mine[self._rejects + place] += 1.0
 
-    def load(self, in_flight: int, queue: int) -> None:
-        """Set how many requests are being answered and how many of them wait for the model."""
-        self._mine[self._in_flight] = in_flight
-        self._mine[self._queue] = queue
+    def load(self, in_flight: int, queue: int, stuck: float) -> None:
+        """Set how many requests are being answered, how many of them wait, and for how long the model has computed."""
+        mine = self._mine
+        mine[self._in_flight] = in_flight
+        mine[self._queue] = queue
+        mine[self._stuck] = stuck
+
+    def stuck(self) -> float:
+        """Seconds that the longest call of the model has been running, of all workers."""
+        return max(self._all[worker * self._size + self._stuck] for worker in range(self.workers))
 
     def restarted(self, worker: int) -> None:
         """Count a worker that had to be started again; the parent does this."""
@@ -118,7 +125,9 @@ class Metrics:
         buckets = _buckets(LATENCY, total[self._latency : self._latency_sum])
         latency.add_metric(values, buckets, total[self._latency_sum])
         yield latency
-        batch = HistogramMetricFamily("serving_batch_requests", "Requests that one call of the model answers", labels=names)
+        batch = HistogramMetricFamily(
+            "serving_batch_requests", "Requests that one call of the model answers", labels=names
+        )
         batch.add_metric(values, _buckets(BATCH, total[self._batch : self._batch_sum]), total[self._batch_sum])
         yield batch
         rejects = CounterMetricFamily(
@@ -135,7 +144,9 @@ class Metrics:
             gauge = GaugeMetricFamily(name, text, labels=names)
             gauge.add_metric(values, total[place])
             yield gauge
-        restarts = CounterMetricFamily("serving_worker_restarts", "Workers that died and were started again", labels=names)
+        restarts = CounterMetricFamily(
+            "serving_worker_restarts", "Workers that died and were started again", labels=names
+        )
         restarts.add_metric(values, total[self._restarts])
         yield restarts
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -53,7 +54,7 @@ class RawParser:
         data = {key: value for key, value in document.items() if key not in names}
         try:
             self.check(data)
-        except (MlflowException, ValueError, TypeError):
+        except (MlflowException, ValueError, TypeError, RecursionError):
             raise refuse(("body",), "the input does not fit the model's signature", "signature") from None
         batch = self._batch(data)
         batch.params = {key: value for key, value in document.items() if key in names} or None
@@ -65,7 +66,8 @@ class RawParser:
             sizes = [len(value) for value in data.values() if hasattr(value, "shape") and value.ndim]
             rows = sizes[0] if sizes else 1
         else:
-            rows = len(data) if isinstance(data, list | pd.DataFrame) or getattr(data, "ndim", 0) else 1
+            sized = isinstance(data, list | pd.DataFrame) or (isinstance(data, np.ndarray) and data.ndim > 0)
+            rows = len(data) if sized else 1
         if not rows:
             raise refuse(("body",), "there is no row", "too_short")
         return Batch(data={}, rows=rows, raw=data)

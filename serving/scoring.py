@@ -18,7 +18,9 @@ from serving.signature import Batch, Signature, Tensor
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 CSV, JSON, PARQUET = "text/csv", "application/json", "application/vnd.apache.parquet"
-ONE_FORM = "The body must be a JSON object with exactly one of the keys dataframe_split, dataframe_records, instances, inputs"
+ONE_FORM = (
+    "The body must be a JSON object with exactly one of the keys dataframe_split, dataframe_records, instances, inputs"
+)
 
 
 def media_type(content_type: str | None) -> str:
@@ -209,6 +211,7 @@ class Scoring:
 
 def plain_rows(frame: Any) -> list[list[Any]]:
     """The rows of a DataFrame of objects as JSON would have them."""
+
     def plain(value: Any) -> Any:
         if isinstance(value, np.generic):
             value = value.item()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,12 +46,10 @@ class Typed:
     def _make_decoders(self) -> list[msgspec.json.Decoder[Any]]:
         """Decoders for the common forms of a dense signature: records, or one tensor flat or nested."""
         if isinstance(self._fast, fast.Table):
-            fields = [
-                (field.name, field.type) for field in msgspec.structs.fields(self._fast.row)
-            ]
+            fields = [(field.name, field.type) for field in msgspec.structs.fields(self._fast.row)]
             rename = {field.name: field.encode_name for field in msgspec.structs.fields(self._fast.row)}
             row = msgspec.defstruct("Record", fields, rename=rename, gc=False, forbid_unknown_fields=True)
-            return [msgspec.json.Decoder(row | list[row])]  # type: ignore[operator, valid-type]
+            return [msgspec.json.Decoder(row | list[row])]  # type: ignore[valid-type]
         if isinstance(self._fast, fast.Single):
             item = fast.LEAVES[self._fast.dtype.name]
             shapes = {1, len(self.shape or (0,)), len(self._fast.shape) - 1}
@@ -62,7 +60,7 @@ class Typed:
                     value = list[value]
                 record = msgspec.defstruct("Record", [("value", value)], rename={"value": next(iter(self.keys))},
                                            forbid_unknown_fields=True)  # fmt: skip
-                found.append(msgspec.json.Decoder(record | list[record]))  # type: ignore[operator, valid-type]
+                found.append(msgspec.json.Decoder(record | list[record]))  # type: ignore[valid-type]
             return found
         return []
 
@@ -82,8 +80,7 @@ class Typed:
             single = type(found) is not list
             rows: list[Any] = [found] if single else found
             if isinstance(self._fast, fast.Table):
-                batch = fast.dense(list(map(msgspec.structs.astuple, rows)), self._fast.width, self._fast.dtype,
-                                   int64=self._fast.int64)  # fmt: skip
+                batch = self._fast.batch(list(map(msgspec.structs.astuple, rows)))
             else:
                 batch = self._dense_tensor([row.value for row in rows])
             if batch is not None:
@@ -102,14 +99,13 @@ class Typed:
         return Batch({}, len(values), matrix=array.reshape(len(values), width))
 
     def _read_slowly(self, document: Any) -> Request:
-        params, base = None, ("body",)
+        params = None
+        base: Loc = ("body",)
         if self._wrapped(document):
             for key in document:
                 if key not in {"records", "params"}:
                     raise refuse(("body", str(key)), "there is no such field", "extra_forbidden")
-            params = decode.parameters(
-                self.signature, document.get("params"), ("body", "params"), forbid_extra=True
-            )
+            params = decode.parameters(self.signature, document.get("params"), ("body", "params"), forbid_extra=True)
             document, base = document["records"], ("body", "records")
         single = isinstance(document, dict)
         if not single and not isinstance(document, list):
@@ -189,7 +185,9 @@ class Typed:
             shapes: list[tuple[int, ...]] = [(len(value),)]
         else:
             width = self.signature.width if self.signature.dense else -1
-            shapes = list(dict.fromkeys([inner, *([self.shape] if self.shape else []), *([(width,)] if width > 0 else [])]))
+            shapes = list(
+                dict.fromkeys([inner, *([self.shape] if self.shape else []), *([(width,)] if width > 0 else [])])
+            )
         attempts = []
         for shape in shapes:
             tried = Problems()
@@ -224,6 +222,29 @@ def answer(
     return _encoder.encode(document)
 
 
+def label(value: Any) -> str:
+    """A class as the key of its probability."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def rows_of(predictions: Any, rows: int) -> Sequence[Any]:
+    """One prediction for each row, whatever the model returned."""
+    if hasattr(predictions, "to_dict") and hasattr(predictions, "columns"):
+        found: Any = predictions.to_dict(orient="records")
+    elif hasattr(predictions, "tolist"):
+        found = predictions.tolist()
+    else:
+        found = predictions
+    if isinstance(found, list | tuple) and len(found) == rows:
+        return found
+    if isinstance(found, dict) and found and all(hasattr(item, "__len__") and not isinstance(item, str) and len(item) == rows
+                                                 for item in found.values()):  # fmt: skip
+        return [{name: item[row] for name, item in found.items()} for row in range(rows)]
+    # Not one answer per row: every row gets the whole.
+    return [found] * rows
+
+
 def plain(value: Any) -> Any:
     """What msgspec does not know, as something that it does."""
     if isinstance(value, np.ndarray):
@@ -232,7 +253,7 @@ def plain(value: Any) -> Any:
         return str(np.datetime_as_string(value))
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, dt.datetime):
         return value.isoformat()
     if hasattr(value, "to_dict"):
         return value.to_dict()

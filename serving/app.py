@@ -1,0 +1,371 @@
+"""The ASGI application: paths, the way of a request, and what happens when it fails.
+
+A plain callable instead of a framework: a prediction takes a few microseconds, and every layer would cost as much again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+from serving import scoring, typed
+from serving.bodies import Bodies, Disconnected
+from serving.describe import description
+from serving.errors import (
+    BadRequest,
+    InvalidInput,
+    MethodNotAllowed,
+    ModelFailed,
+    NotFound,
+    NotReady,
+    RequestTimeout,
+    ServingError,
+    UnsupportedMediaType,
+)
+from serving.inference import PROBABILITIES, Inference
+from serving.information import ModelInformation
+from serving.metrics import CONTENT_TYPE as METRICS_TYPE
+from serving.metrics import Metrics
+from serving.model import Answer
+from serving.responses import Response, Send, Writer, encode, failure, rejected_fields
+from serving.scoring import Scoring
+from serving.settings import Settings
+from serving.signature import Batch
+from serving.typed import Typed
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("serving.access")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Headers = Mapping[bytes, bytes]
+Page = tuple[str, bytes, dict[str, str]]
+
+METRICS_HEADERS = ((b"content-type", METRICS_TYPE.encode()),)
+# Seconds between two looks at what goes on. A client is watched for going away only when its prediction has lasted from
+# one look to the next: the watch costs more than most predictions take.
+SWEEP = 0.05
+# Larger bodies are decoded in a thread, so that the others and /health need not wait for them.
+IN_LOOP_BYTES = 256 * 1024
+# An unread body of at most this size is left to the HTTP server to skip; the connection goes on.
+SKIPPED_BYTES = 64 * 1024
+
+T = TypeVar("T")
+
+
+class Predictor(Protocol):
+    """What the application needs of the batcher."""
+
+    @property
+    def stuck_seconds(self) -> float:
+        """For how long the call of the model that runs now has been running."""
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait for the model."""
+
+    def submit(self, batch: Batch, *, probabilities: bool = False) -> asyncio.Future[Answer]:
+        """Queue rows; the future has their answer or a ServingError, and cancelling it drops them."""
+
+
+# Decodes the body with these headers, waits for the model, and gives the answer's body.
+Post = Callable[[bytes, Headers, Receive, bytes], Awaitable[bytes]]
+
+
+@dataclass(slots=True)
+class Route:
+    """A path: what answers its GET or its POST, and its name in the metrics."""
+
+    endpoint: str
+    get: Callable[[Headers], Response] | None = None
+    post: Post | None = None
+
+    @property
+    def allow(self) -> str:
+        """The methods, for the answer to any other."""
+        return "POST" if self.post else "GET, HEAD"
+
+
+class Application:
+    """One model behind HTTP."""
+
+    def __init__(  # noqa: PLR0913 - the parts it is made of
+        self,
+        information: ModelInformation,
+        settings: Settings,
+        predictor: Callable[[], Predictor],
+        metrics: Metrics,
+        *,
+        raw: Callable[[], Any] | None = None,
+        pages: Mapping[str, Page] | None = None,
+    ) -> None:
+        """``predictor`` is called once, in the event loop; ``raw`` makes the parser of bodies that only MLflow understands."""
+        self.information = information
+        self.settings = settings
+        self.metrics = metrics
+        self.bodies = Bodies(settings.max_body, settings.body_timeout)
+        self.writer = Writer(information.name, information.version)
+        parser = cache(raw or _no_parser)
+        self.scoring = Scoring(information.signature, parser, settings.max_rows)
+        self.typed = Typed(information, parser, settings.max_rows)
+        self.inference = Inference(information, parser, settings.max_rows)
+        self._make_predictor = predictor
+        self._predictor: Predictor | None = None
+        self._classes = [typed.label(value) for value in information.classes]
+        self._origin = {"model": information.name, "version": information.version}
+        self._pages = {path: _page(page) for path, page in (pages or {}).items()}
+        self._decoders = ThreadPoolExecutor(1, "decode")
+        self._in_flight = 0
+        # What clients wait for, and how each would say that it is gone.
+        self._waiting: dict[asyncio.Future[Answer], Receive] = {}
+        self._seen: set[asyncio.Future[Answer]] = set()
+        self._watched: dict[asyncio.Future[Answer], asyncio.Task[None]] = {}
+        self.routes = self._make_routes()
+
+    def _make_routes(self) -> dict[str, Route]:
+        """Every path that is answered."""
+        name, version = self.information.name, self.information.version
+        metadata = Response(200, encode(description(self.information)))
+
+        def static(response: Response) -> Route:
+            return Route("other", get=lambda _headers: response)
+
+        routes = {path: static(page) for path, page in self._pages.items()}
+        routes |= {
+            "/": Route("other", get=lambda headers: self._home(headers, metadata)),
+            "/ping": Route("health", get=self._health),
+            "/health": Route("health", get=self._health),
+            "/version": static(Response(200, self.information.mlflow_version.encode())),
+            "/metadata": static(metadata),
+            "/metrics": Route("other", get=lambda _headers: Response(200, self.metrics.text(), METRICS_HEADERS)),
+            "/invocations": Route("invocations", post=self._invocations),
+            "/predict": Route("predict", post=self._predict),
+            "/v2": static(Response(200, encode(self.inference.server()))),
+            "/v2/health/live": static(Response(200, encode({"live": True}))),
+            "/v2/health/ready": Route("health", get=self._ready),
+        }
+        model = static(Response(200, encode(self.inference.metadata())))
+        for base in (f"/v2/models/{name}", *([f"/v2/models/{name}/versions/{version}"] if version else [])):
+            routes[base] = model
+            routes[f"{base}/ready"] = Route("health", get=self._ready)
+            routes[f"{base}/infer"] = Route("infer", post=self._infer)
+        return routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await _refuse_protocol(scope, receive, send)
+            return
+        start = time.perf_counter()
+        if self._predictor is None:
+            self.start()
+        headers: Headers = dict(scope["headers"])
+        request_id = self.writer.request_id(headers)
+        route = self.routes.get(scope["path"])
+        status, size, unread = 200, 0, True
+        self._in_flight += 1
+        try:
+            if route is not None and route.post is not None and scope["method"] == "POST":
+                self.bodies.check(headers)
+                body = await self.bodies.read(receive)
+                size, unread = len(body), False
+                await self.writer.ok(send, await route.post(body, headers, receive, request_id), request_id)
+            else:
+                response = self._get(route, scope["method"], headers)
+                status = response.status
+                await self.writer.write(send, response, request_id)
+        except Disconnected:
+            status = 499
+        except asyncio.CancelledError:
+            status = 499
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+        except Exception as error:  # noqa: BLE001 - the one handler of all that can go wrong
+            problem = self._problem(error, request_id)
+            status = problem.status
+            response = failure(problem, inference=scope["path"].startswith("/v2"))
+            if unread and (isinstance(problem, RequestTimeout) or _long(headers)):
+                linger = not isinstance(problem, RequestTimeout) and b"expect" not in headers
+                await self.writer.refuse(send, receive if linger else None, response, request_id)
+            else:
+                await self.writer.write(send, response, request_id)
+        finally:
+            self._in_flight -= 1
+            self.bodies.held -= size
+        seconds = time.perf_counter() - start
+        if route is not None and route.post is not None:
+            self.metrics.answered(route.endpoint, status, seconds)
+        else:
+            self.metrics.counted("other" if route is None else route.endpoint, status)
+        if self.settings.access_log:
+            _log_access(scope, status, seconds, request_id)
+
+    def start(self) -> None:
+        """Make the predictor in the event loop, and begin to look after what takes long."""
+        self._predictor = self._make_predictor()
+        self._sweep()
+
+    # The three ways to ask for a prediction.
+
+    async def _invocations(self, body: bytes, headers: Headers, receive: Receive, _request_id: bytes) -> bytes:
+        kind = headers.get(b"content-type")
+        content_type = None if kind is None else kind.decode("latin-1")
+        if len(body) <= IN_LOOP_BYTES:
+            batch = self.scoring.read(body, content_type)
+        else:
+            batch = await self._in_thread(lambda: self.scoring.read(body, content_type))
+        future = self._predictor.submit(batch)  # type: ignore[union-attr]
+        self._waiting[future] = receive
+        try:
+            answer = await future
+        finally:
+            del self._waiting[future]
+        return scoring.answer(answer.predictions)
+
+    async def _predict(self, body: bytes, headers: Headers, receive: Receive, _request_id: bytes) -> bytes:
+        _json_only(headers)
+        request = (
+            self.typed.read(body)
+            if len(body) <= IN_LOOP_BYTES
+            else await self._in_thread(lambda: self.typed.read(body))
+        )
+        answer = await self._wait(request.batch, receive, probabilities=bool(self._classes))
+        rows = typed.rows_of(answer.predictions, request.batch.rows)
+        return typed.answer(rows, answer.probabilities, single=request.single, names=self._classes, origin=self._origin)
+
+    async def _infer(self, body: bytes, headers: Headers, receive: Receive, request_id: bytes) -> bytes:
+        if b"inference-header-content-length" in headers:
+            raise UnsupportedMediaType("The binary tensor extension is not supported; send data as JSON")
+        _json_only(headers)
+        if len(body) <= IN_LOOP_BYTES:
+            request = self.inference.read(body)
+        else:
+            request = await self._in_thread(lambda: self.inference.read(body))
+        answer = await self._wait(request.batch, receive, probabilities=PROBABILITIES in request.outputs)
+        return self.inference.answer(request, answer.predictions, answer.probabilities, request_id.decode())
+
+    async def _wait(self, batch: Batch, receive: Receive, *, probabilities: bool) -> Answer:
+        future = self._predictor.submit(batch, probabilities=probabilities)  # type: ignore[union-attr]
+        self._waiting[future] = receive
+        try:
+            return await future
+        finally:
+            del self._waiting[future]
+
+    async def _in_thread(self, read: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, read)
+
+    # Everything that is answered at once.
+
+    def _get(self, route: Route | None, method: str, headers: Headers) -> Response:
+        if route is None:
+            raise NotFound(f"There is no such path. There are {', '.join(sorted(self.routes))}")
+        if route.get is None or method not in {"GET", "HEAD"}:
+            raise MethodNotAllowed(f"This path takes {route.allow}", route.allow)
+        return route.get(headers)
+
+    def _home(self, headers: Headers, metadata: Response) -> Response:
+        page = self._pages.get("/")
+        return page if page is not None and b"text/html" in headers.get(b"accept", b"") else metadata
+
+    def _health(self, _headers: Headers) -> Response:
+        self._check_model()
+        return Response(200, b"\n")
+
+    def _ready(self, _headers: Headers) -> Response:
+        self._check_model()
+        return Response(200, encode({"name": self.information.name, "ready": True}))
+
+    def _check_model(self) -> None:
+        """Raise NotReady where the model of any worker hangs."""
+        self._report()
+        if self.metrics.stuck() > self.settings.hang_timeout:
+            raise NotReady("The model does not answer")
+
+    def _problem(self, error: Exception, request_id: bytes) -> ServingError:
+        """What the client is told; what it must not know goes to the log."""
+        if isinstance(error, InvalidInput):
+            self.metrics.rejected(rejected_fields(error))
+        if isinstance(error, ServingError):
+            return error
+        if isinstance(error, RecursionError):
+            return BadRequest("The body is nested too deeply")
+        log.error("a request failed", exc_info=error, extra={"fields": {"request_id": request_id.decode()}})
+        return ModelFailed(f"Internal error. The log has it under the request id {request_id.decode()}")
+
+    # What happens beside the requests.
+
+    def _report(self) -> None:
+        predictor = self._predictor
+        if predictor is not None:
+            self.metrics.load(self._in_flight, predictor.depth, predictor.stuck_seconds)
+
+    def _sweep(self) -> None:
+        """End what takes too long to come in, watch the clients whose prediction takes long, and write the gauges."""
+        asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+        self.bodies.sweep()
+        if self._waiting:
+            for future in self._waiting.keys() & self._seen - self._watched.keys():
+                self._watched[future] = asyncio.ensure_future(_watch(future, self._waiting[future]))
+                future.add_done_callback(self._stop_watching)
+        self._seen = set(self._waiting)
+        self._report()
+
+    def _stop_watching(self, future: asyncio.Future[Answer]) -> None:
+        task = self._watched.pop(future, None)
+        if task is not None:
+            task.cancel()
+
+
+async def _watch(future: asyncio.Future[Answer], receive: Receive) -> None:
+    """Drop the prediction of a client that goes away."""
+    while not future.done():
+        if (await receive())["type"] == "http.disconnect":
+            future.cancel()
+            return
+
+
+def _json_only(headers: Headers) -> None:
+    kind = headers.get(b"content-type")
+    if scoring.media_type(None if kind is None else kind.decode("latin-1")) != scoring.JSON:
+        raise UnsupportedMediaType(f"This path takes {scoring.JSON}")
+
+
+def _long(headers: Headers) -> bool:
+    """Whether the request announces more than is worth reading to its end."""
+    length = headers.get(b"content-length", b"0")
+    return b"transfer-encoding" in headers or not length.isdigit() or int(length) > SKIPPED_BYTES
+
+
+def _log_access(scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
+    fields = {"method": scope["method"], "path": scope["path"], "status": status, "ms": round(seconds * 1000, 3),
+              "request_id": request_id.decode()}  # fmt: skip
+    access.info("request", extra={"fields": fields})
+
+
+def _page(page: Page) -> Response:
+    kind, body, headers = page
+    return Response(200, body, ((b"content-type", kind.encode()),
+                                *((name.encode(), value.encode()) for name, value in headers.items())))  # fmt: skip
+
+
+def _no_parser() -> Any:
+    raise UnsupportedMediaType("This model takes bodies that follow its signature only")
+
+
+async def _refuse_protocol(scope: Scope, receive: Receive, send: Send) -> None:
+    """Close WebSockets; there is nothing to start or stop for ``lifespan``."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
+    elif scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})

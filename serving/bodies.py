@@ -1,0 +1,100 @@
+"""Bodies of requests: read within a size and a time, counted while they are held."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from serving.errors import BadRequest, QueueFull, RequestTimeout, TooLarge, UnsupportedMediaType
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+# All bodies of a worker together may have so many times the size of one.
+SHARES = 4
+
+
+class Disconnected(Exception):  # noqa: N818 - no error of ours
+    """The client went away before it had sent everything."""
+
+
+class Bodies:
+    """Reads bodies; ``sweep`` must be called now and then to end those that come too slowly."""
+
+    def __init__(self, limit: int, timeout: float) -> None:
+        self.limit = limit
+        self.timeout = timeout
+        self.held = 0
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+
+    def check(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse what the head of the request already shows."""
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding.strip().lower() not in {b"identity", b""}:
+            # Nothing is ever unpacked, so nothing can swell.
+            raise UnsupportedMediaType("The body must not be compressed: send it without Content-Encoding")
+        length = headers.get(b"content-length")
+        if length is not None:
+            if not length.isdigit():
+                raise BadRequest("Content-Length is no number")
+            if int(length) > self.limit:
+                raise self._too_large()
+
+    async def read(self, receive: Receive) -> bytes:
+        """The body, which counts as held until ``held`` is reduced by its length. Raises ServingError, Disconnected."""
+        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
+        self._reading[task] = time.monotonic()
+        size = 0
+        try:
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            size = self._hold(len(body), 0)
+            if message.get("more_body"):
+                parts = bytearray(body)
+                while message.get("more_body"):
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Disconnected
+                    part = message.get("body", b"")
+                    size = self._hold(len(part), size)
+                    parts += part
+                body = bytes(parts)
+        except asyncio.CancelledError:
+            self.held -= size
+            if task in self._late:
+                task.uncancel()
+                raise RequestTimeout(f"The body did not come within {self.timeout:g} s") from None
+            raise
+        except BaseException:
+            self.held -= size
+            raise
+        else:
+            return body
+        finally:
+            del self._reading[task]
+            self._late.discard(task)
+
+    def _hold(self, more: int, size: int) -> int:
+        """Count ``more`` bytes; the size that the body then has."""
+        if size + more > self.limit:
+            raise self._too_large()
+        if self.held + more > self.limit * SHARES:
+            raise QueueFull("Too many bytes of other requests are being held")
+        self.held += more
+        return size + more
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The body is larger than {self.limit} bytes")
+
+    def sweep(self) -> None:
+        """End the reading of bodies that are late."""
+        if not self._reading:
+            return
+        oldest = time.monotonic() - self.timeout
+        for task, start in self._reading.items():
+            if start < oldest and task not in self._late:
+                self._late.add(task)
+                task.cancel()
