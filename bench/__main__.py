@@ -2,8 +2,9 @@
 
 python -m bench                 the figures of docs/figures.md, in about ten minutes
 python -m bench campaign        rollouts, faults and kills, in hours
+python -m bench serving         the prediction API against its peers, for docs/speed.md, in about an hour
 
-Both make a test instance of their own, touch no platform that runs on this machine, and write what they found to docs/figures.md.
+The first two make a test instance of their own, touch no platform that runs on this machine, and write what they found to docs/figures.md.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from bench import campaign, figures, measure
 from bench.figures import Figure, Section
 from bench.machine import Failure, Machine, alone
+from bench.serving import command
 
 RELEASES = {"12": "Debian 12", "13": "Debian 13"}
 PARTS = ("rollouts", "faults", "kills")
@@ -42,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     limits = campaign.Limits()
-    long = top.add_subparsers(dest="command").add_parser("campaign", parents=[common], help="the long runs")
+    commands = top.add_subparsers(dest="command")
+    command.add(commands)
+    long = commands.add_parser("campaign", parents=[common], help="the long runs")
     long.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="parts to run; default: all")
     long.add_argument(
         "--cycles", type=int, default=limits.cycles, help="promotions, each with its rollback; default: %(default)s"
@@ -164,6 +168,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     with alone():
         try:
+            if options.command == "serving":
+                return 0 if command.measure(options, command_line(), say) else 1
             return 0 if (long_runs(options) if options.command == "campaign" else bench(options)) else 1
         except Failure as failure:
             say(str(failure))

@@ -106,7 +106,12 @@ def text(sections: Sequence[str]) -> str:
 
 
 def circumstances(instance: str) -> str:
-    """Where, when and under which conditions something is measured, to be asked before it begins."""
+    """Where, when and under which conditions something is measured in a test instance, to be asked before it begins."""
+    return f"{machine()}, instance of {instance}."
+
+
+def machine() -> str:
+    """Where, when and how busy this machine is."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     commit = subprocess.run(
@@ -119,5 +124,5 @@ def circumstances(instance: str) -> str:
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit or 'unknown'}: {os.cpu_count()} cores"
         f" ({model[1] if model else platform.machine()}), {memory:.0f} GiB, Linux {platform.release()},"
-        f" instance of {instance}; load average of the machine when it began: {os.getloadavg()[0]:.1f}."
+        f" Python {platform.python_version()}; load average of the machine when it began: {os.getloadavg()[0]:.1f}"
     )

@@ -110,7 +110,7 @@ async def connect(port: int, connections: int, done: Done) -> list[Connection]:
     return [protocol for _, protocol in opened]
 
 
-async def ask(port: int, requests: Sequence[bytes], connections: int, timeout: float) -> list[tuple[int, bytes]]:
+async def ask(port: int, requests: Sequence[bytes], connections: int, patience: float) -> list[tuple[int, bytes]]:
     """Send every request once, over so many connections at a time, and return the answers in the order of the requests."""
     answers: list[tuple[int, bytes]] = [(0, b"no answer")] * len(requests)
     waiting = deque(range(len(requests)))
@@ -133,7 +133,7 @@ async def ask(port: int, requests: Sequence[bytes], connections: int, timeout: f
         number = waiting.popleft()
         connection.send(number, requests[number])
     try:
-        await asyncio.wait_for(finished, timeout)
+        await asyncio.wait_for(finished, patience)
     except TimeoutError:
         pass
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 import shutil
 import sys
@@ -26,6 +27,8 @@ MARGIN = 1e-3
 # Distinct bodies for each number of rows; what is large or slow to answer has fewer.
 POOLS = {("iris", 1): 512, ("iris", 100): 64, ("forest", 1): 256, ("forest", 100): 64, ("digits", 1): 256}
 FEW = 16
+# skops wants this type named; the file is this program's own, made moments before it is read.
+TREE = "sklearn.tree._tree.Tree"
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,8 @@ def stamp() -> str:
     """What a trained model depends on."""
     import sklearn  # noqa: PLC0415 - as mlflow below: seconds, for what most parts of this program do not need
 
-    return hashlib.sha256(
-        Path(__file__).read_bytes() + f"{sys.version_info} {sklearn.__version__}".encode()
-    ).hexdigest()
+    how = "".join(inspect.getsource(part) for part in (train, estimator, random_flowers, decided))
+    return hashlib.sha256(f"{how} {EPOCHS} {TREES} {SEED} {sys.version} {sklearn.__version__}".encode()).hexdigest()
 
 
 def prepare(say: Callable[[str], None]) -> None:
@@ -89,7 +91,7 @@ def prepare(say: Callable[[str], None]) -> None:
 
 def train(name: str, place: Path) -> None:
     """Train a model and save it, with rows to ask it about."""
-    import joblib  # noqa: PLC0415
+    import joblib  # type: ignore[import-untyped]  # noqa: PLC0415
     import mlflow  # noqa: PLC0415
     import pandas as pd  # noqa: PLC0415
     from mlflow.models import infer_signature  # noqa: PLC0415
@@ -98,6 +100,7 @@ def train(name: str, place: Path) -> None:
     from training.tasks.digits import DigitsTask  # noqa: PLC0415
     from training.tasks.iris import IrisTask  # noqa: PLC0415
 
+    made: Any
     requirements = [f"mlflow=={mlflow.__version__}", "scikit-learn"]
     if name in {"iris", "forest"}:
         data, task = load_iris(), IrisTask()
@@ -105,13 +108,13 @@ def train(name: str, place: Path) -> None:
         rows = random_flowers(np.asarray(features))
         made, plain = (estimator(name, x, data.y_train) for x in (features, np.asarray(features)))
         signature = infer_signature(features, made.predict(features))
-        metadata, trusted = dict(task.metadata), list(task.trusted_types)
+        metadata, trusted = dict(task.metadata), [TREE] if name == "forest" else []
     else:
         digits = DigitsTask(epochs=EPOCHS)
         data = digits.load()
         rows = np.unique(np.asarray(data.x_train, dtype=np.float32), axis=0)
         np.random.default_rng(SEED).shuffle(rows)
-        made = plain = digits.fit(data, lambda *_: None).estimator
+        plain = made = digits.fit(data, lambda *_: None).estimator
         signature = digits.signature(data, made)
         metadata, trusted = dict(digits.metadata), list(digits.trusted_types)
         features = np.asarray(data.x_train)
@@ -159,7 +162,8 @@ def random_flowers(known: NDArray[Any]) -> NDArray[np.float64]:
 def decided(model: Any, rows: NDArray[Any]) -> NDArray[Any]:
     """The rows about which a model is not in two minds."""
     chances = np.sort(model.predict_proba(rows), axis=1)
-    return rows[chances[:, -1] - chances[:, -2] > MARGIN]
+    clear: NDArray[Any] = rows[chances[:, -1] - chances[:, -2] > MARGIN]
+    return clear
 
 
 def pool(name: str, rows: int) -> Pool:

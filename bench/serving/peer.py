@@ -43,7 +43,7 @@ class Peer:
     health: str
     command: Callable[[Start], list[str]]
     variables: Callable[[Start], Mapping[str, str]] = field(default=lambda _: {})
-    workers: bool = True
+    tensors: bool = True
 
     @property
     def bin(self) -> Path:
@@ -176,6 +176,7 @@ PEERS = {
             "/predictions",
             "/docs",
             lambda start: uvicorn("fastapi_mlflow_app", start),
+            tensors=False,
         ),
         Peer(
             "mlserver",

@@ -18,7 +18,7 @@ from bench.serving.peer import Peer, Start
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 LOGS = CACHE / "serving" / "logs"
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 STOP_SECONDS = 10.0
 TOLD = 400
 PSS = re.compile(r"^Pss:\s+(\d+)", re.MULTILINE)
@@ -154,5 +154,3 @@ def pin() -> None:
     if not {SERVER_CORE, CLIENT_CORE} <= cores:
         raise Failure(f"needs cores {SERVER_CORE} and {CLIENT_CORE}, has {sorted(cores)}")
     os.sched_setaffinity(0, {CLIENT_CORE})
-
-

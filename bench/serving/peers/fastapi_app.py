@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-import joblib
+import joblib  # type: ignore[import-untyped]
 import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel, create_model
@@ -35,7 +35,7 @@ class Answer(BaseModel):
     predictions: list[int]
 
 
-@app.get("/health")
+@app.get("/health")  # type: ignore[untyped-decorator]
 def health() -> str:
     """Tell that the model is loaded."""
     return "ok"
@@ -56,7 +56,7 @@ if columns:
     app.post("/predict")(predict)
 else:
 
-    @app.post("/predict")
+    @app.post("/predict")  # type: ignore[untyped-decorator]
     def recognise(request: Images) -> Answer:
         """Predict images."""
         features = np.array([row.image for row in request.rows])
