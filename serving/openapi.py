@@ -8,6 +8,7 @@ from serving.inference import DATATYPES
 from serving.information import ModelInformation
 from serving.protocols import csv_example, invocations_schemas, v2_example
 from serving.schemas import Schema, output_schema, params_schema, plain, record_schema, ref
+from serving.typed import label
 
 ERRORS = {
     "400": ("BadRequest", "The body cannot be read: not JSON or CSV, or none of the protocol's forms."),
@@ -30,6 +31,27 @@ HEADERS: dict[str, tuple[str, Schema]] = {
     "X-Request-Id": ("The request's own id, if it has one of at most 64 letters, digits, dots, dashes and underscores; else a new one.",
                      {"type": "string"}),
 }  # fmt: skip
+# What GET /metadata says (serving.describe).
+METADATA: Schema = {
+    "type": "object",
+    "required": ["name", "model", "version", "aliases", "run_id", "engine", "image", "metrics", "predictor"],
+    "properties": {
+        **{
+            name: {"type": "string"}
+            for name in ("name", "model", "version", "run_id", "engine", "image", "flavor", "mlflow_version")
+        },
+        "aliases": {"type": "array", "items": {"type": "string"}},
+        "metrics": {"type": "object", "additionalProperties": {"type": ["number", "null"]}},
+        "signature": {},
+        "input_example": {},
+        "classes": {"type": "array", "items": {}},
+        "predictor": {
+            "type": "object",
+            "required": ["kind", "reason"],
+            "properties": {"kind": {"type": "string"}, "reason": {"type": "string"}},
+        },
+    },
+}
 TEXT = {"text/plain": {"schema": {"type": "string"}}}
 JSON_OBJECT = {"application/json": {"schema": {"type": "object"}}}
 
@@ -135,7 +157,7 @@ def model_paths() -> dict[str, Any]:
         "/version": (
             "version",
             "The version of MLflow in the model's environment",
-            answer("A version number", TEXT),
+            answer("A version number as text"),
             (),
         ),
         "/metrics": ("metrics", "Metrics for Prometheus", answer("Prometheus text format", TEXT), ()),
@@ -156,9 +178,13 @@ def v2_paths(information: ModelInformation) -> dict[str, Any]:
                 "v2Server", "v2", "The server and its extensions", answer("The server", json_content("V2Server"))
             )
         },
-        "/v2/health/live": {"get": operation("v2Live", "v2", "Whether the server runs", answer("It runs"))},
+        "/v2/health/live": {
+            "get": operation("v2Live", "v2", "Whether the server runs", answer("It runs", json_content("V2Live")))
+        },
         "/v2/health/ready": {
-            "get": operation("v2Ready", "v2", "Whether predictions are answered", answer("They are"), "503")
+            "get": operation(
+                "v2Ready", "v2", "Whether predictions are answered", answer("They are", json_content("V2Ready")), "503"
+            )
         },
     }
     model = f"/v2/models/{information.name}"
@@ -168,7 +194,13 @@ def v2_paths(information: ModelInformation) -> dict[str, Any]:
         paths[base] = {"get": operation(f"v2Model{suffix}", "v2", "Names, types and shapes of inputs and outputs",
                                         answer("The model", json_content("V2Model")))}  # fmt: skip
         paths[f"{base}/ready"] = {
-            "get": operation(f"v2ModelReady{suffix}", "v2", "Whether this model answers", answer("It does"), "503")
+            "get": operation(
+                f"v2ModelReady{suffix}",
+                "v2",
+                "Whether this model answers",
+                answer("It does", json_content("V2Ready")),
+                "503",
+            )
         }
         paths[f"{base}/infer"] = {"post": operation(f"v2Infer{suffix}", "v2", "Predict tensors", answer("Outputs", json_content("V2Response")),
                                                     *ON_BODY, requestBody=request)}  # fmt: skip
@@ -205,7 +237,7 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
                                         "properties": {"records": records, "params": ref("Params")}}  # fmt: skip
     prediction: dict[str, Schema] = {"prediction": output_schema(information)}
     if information.classes:
-        names = [str(name) for name in information.classes]
+        names = [label(name) for name in information.classes]
         prediction["probabilities"] = {"type": "object", "properties": {name: {"type": "number"} for name in names}}
     origin: dict[str, Schema] = {"model": {"type": "string"}, "version": {"type": "string"}}
     text = {"type": "string"}
@@ -247,7 +279,7 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
                 "type": text,
             },
         },
-        "Metadata": {"type": "object", "required": ["name", "version"], "properties": {"name": text, "version": text}},
+        "Metadata": METADATA,
     }
     return schemas | invocations_schemas(information) | v2_schemas()
 
@@ -265,6 +297,8 @@ def v2_schemas() -> dict[str, Schema]:
     parameters: Schema = {"type": "object"}
     asked = {"type": "object", "required": ["name"], "properties": {"name": text, "parameters": parameters}}
     return {
+        "V2Live": {"type": "object", "required": ["live"], "properties": {"live": {"type": "boolean"}}},
+        "V2Ready": {"type": "object", "required": ["name", "ready"], "properties": {"name": text, "ready": {"type": "boolean"}}},
         "V2Server": {"type": "object", "required": ["name", "version", "extensions"],
                      "properties": {"name": text, "version": text, "extensions": {"type": "array", "items": text}}},
         "V2Model": {"type": "object", "required": ["name", "platform", "inputs", "outputs"],
