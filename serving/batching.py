@@ -260,7 +260,7 @@ def _settle(ticket: Ticket, outcome: Outcome) -> None:
 
 
 def _wants(group: Group) -> bool:
-    return any([ticket.probabilities for ticket in group])
+    return True in [ticket.probabilities for ticket in group]
 
 
 def _groups(tick: Group, most: int) -> list[Group]:

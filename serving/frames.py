@@ -30,7 +30,7 @@ def join(signature: Signature, batches: Sequence[Batch]) -> Batch:
     if first.rows_list is None and first.matrix is None:
         columns = {name: np.concatenate([batch.data[name] for batch in batches]) for name in first.data}
         return Batch(columns, rows)
-    if any([batch.rows_list is None for batch in batches]):
+    if None in [batch.rows_list for batch in batches]:
         return Batch({}, rows, matrix=np.concatenate([matrix(signature, batch) for batch in batches]))
     return Batch({}, rows, rows_list=list(chain.from_iterable([batch.rows_list or () for batch in batches])))
 

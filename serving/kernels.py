@@ -77,7 +77,7 @@ class LinearClassifier(Kernel):
         self.intercept = estimator.intercept_
         self.classes = estimator.classes_
         self.take: Callable[[Array], Array] = estimator.classes_.take
-        self.binary = self.weights.shape[1] == 1
+        self.binary = self.weights.ndim == 1 or self.weights.shape[1] == 1
         self.has_probabilities = bool(probabilities)
         self.softmax = probabilities == "softmax"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,6 +152,8 @@ def load(path: str | Path, information: ModelInformation | None = None, *, compi
     # After the environment is set; and it takes seconds, which reading the information does not need.
     from mlflow import pyfunc  # noqa: PLC0415
 
+    # The test for finite values makes NaN on purpose.
+    warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning, r"serving\.kernels")
     information = read(path) if information is None else information
     mlmodel = yaml.safe_load((Path(path) / "MLmodel").read_text(encoding="utf-8"))
     predict_fn = mlmodel["flavors"]["python_function"].get("predict_fn", "predict")
