@@ -69,8 +69,9 @@ function request() {
   const whole = controls.find((control) => control.dataset.type === "body");
   const record = whole ? fragment(whole) ?? "{}" : `{${group("record").join(", ")}}`;
   const params = group("params");
-  if (!params.length) return record;
-  return `{"records": ${record.startsWith("[") ? record : `[${record}]`}, "params": {${params.join(", ")}}}`;
+  if (!params.length) return { body: record, wrapped: false };
+  const records = record.startsWith("[") ? record : `[${record}]`;
+  return { body: `{"records": ${records}, "params": {${params.join(", ")}}}`, wrapped: true };
 }
 
 function quoted(text) {
@@ -81,26 +82,23 @@ function showCommand(body) {
   document.getElementById("curl").textContent = `curl ${quoted(address.href)} -H 'Content-Type: application/json' -d ${quoted(body)}`;
 }
 
-// The field that a problem's path leads to: its last name that is the name of a field.
-function controlAt(loc) {
-  const names = loc.filter((part) => typeof part === "string");
-  const inParams = data.params && names.includes("params");
-  for (const name of names.reverse()) {
-    const found = controls.filter((control) => control.dataset.name === name);
-    const control = found.find((one) => (one.dataset.group === "params") === inParams) ?? found[0];
-    if (control) return control;
-  }
-  return controls.length === 1 ? controls[0] : null;
+// The field that a problem's path leads to. It begins with "body", then "records" or "params" where the request has them.
+function controlAt(loc, wrapped) {
+  const rest = loc.slice(wrapped ? 2 : 1);
+  const place = wrapped && loc[1] === "params" ? "params" : "record";
+  const name = rest.find((part) => typeof part === "string");
+  const found = controls.find((control) => control.dataset.group === place && control.dataset.name === name);
+  return found ?? (controls.length === 1 ? controls[0] : null);
 }
 
-function showRefusal(status, body) {
+function showRefusal(status, body, wrapped) {
   const problems = Array.isArray(body.detail) ? body.detail : [];
-  for (const { loc, msg } of problems) complain(controlAt(loc), msg);
+  for (const { loc, msg } of problems) complain(controlAt(loc, wrapped), msg);
   if (!problems.length) complain(null, body.message ?? `The server answered ${status}.`);
   answer.replaceChildren(element("p", { className: "hint", textContent: problems.length ? "The input does not fit; see the fields." : `No prediction (status ${status}).` }));
 }
 
-async function ask(body) {
+async function ask({ body, wrapped }) {
   const began = performance.now();
   let response;
   try {
@@ -116,7 +114,7 @@ async function ask(body) {
   const found = await response.json().catch(() => ({}));
   clearErrors();
   if (response.ok) showAnswer(answer, found, spent);
-  else showRefusal(response.status, found);
+  else showRefusal(response.status, found, wrapped);
 }
 
 // One request at a time; what changed meanwhile is asked for when it is answered.
@@ -135,10 +133,10 @@ async function predict() {
         answer.replaceChildren(element("p", { className: "hint", textContent: "Nothing is drawn yet." }));
         continue;
       }
-      const body = request();
-      showCommand(body);
+      const made = request();
+      showCommand(made.body);
       answer.setAttribute("aria-busy", "true");
-      await ask(body);
+      await ask(made);
     } while (again);
   } catch (error) {
     if (!(error instanceof FieldError)) throw error;
