@@ -175,15 +175,19 @@ def v2_paths(information: ModelInformation) -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/v2": {
             "get": operation(
-                "v2Server", "v2", "The server and its extensions", answer("The server", json_content("V2Server"))
+                "serverMetadata", "v2", "The server and its extensions", answer("The server", json_content("V2Server"))
             )
         },
         "/v2/health/live": {
-            "get": operation("v2Live", "v2", "Whether the server runs", answer("It runs", json_content("V2Live")))
+            "get": operation("serverLive", "v2", "Whether the server runs", answer("It runs", json_content("V2Live")))
         },
         "/v2/health/ready": {
             "get": operation(
-                "v2Ready", "v2", "Whether predictions are answered", answer("They are", json_content("V2Ready")), "503"
+                "serverReady",
+                "v2",
+                "Whether predictions are answered",
+                answer("They are", json_content("V2Ready")),
+                "503",
             )
         },
     }
@@ -191,18 +195,18 @@ def v2_paths(information: ModelInformation) -> dict[str, Any]:
     request = body(with_example(json_content("V2Request"), v2_example(information)))
     bases = {"": model, **({"Version": f"{model}/versions/{information.version}"} if information.version else {})}
     for suffix, base in bases.items():
-        paths[base] = {"get": operation(f"v2Model{suffix}", "v2", "Names, types and shapes of inputs and outputs",
+        paths[base] = {"get": operation(f"modelMetadata{suffix}", "v2", "Names, types and shapes of inputs and outputs",
                                         answer("The model", json_content("V2Model")))}  # fmt: skip
         paths[f"{base}/ready"] = {
             "get": operation(
-                f"v2ModelReady{suffix}",
+                f"modelReady{suffix}",
                 "v2",
                 "Whether this model answers",
                 answer("It does", json_content("V2Ready")),
                 "503",
             )
         }
-        paths[f"{base}/infer"] = {"post": operation(f"v2Infer{suffix}", "v2", "Predict tensors", answer("Outputs", json_content("V2Response")),
+        paths[f"{base}/infer"] = {"post": operation(f"modelInfer{suffix}", "v2", "Predict tensors", answer("Outputs", json_content("V2Response")),
                                                     *ON_BODY, requestBody=request)}  # fmt: skip
     return paths
 
