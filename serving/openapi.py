@@ -126,7 +126,11 @@ def prediction_paths(information: ModelInformation) -> dict[str, Any]:
         requestBody=body(with_example(json_content("PredictRequest"), information.predict_example)),
     )  # fmt: skip
     forms = with_example(json_content("InvocationsRequest"), information.invocations_example)
-    table = {"text/csv": {"schema": {"type": "string", "description": "a line of column names, then a line per row"}}}
+    table = {
+        "text/csv": {
+            "schema": {"type": "string", "minLength": 1, "description": "a line of column names, then a line per row"}
+        }
+    }
     forms |= with_example(table, csv_example(information))
     invocations = operation(
         "invocations", "predict", "MLflow's scoring protocol", answer("One prediction per row", json_content("InvocationsResponse")), *ON_BODY,
@@ -292,7 +296,7 @@ def v2_schemas() -> dict[str, Schema]:
     """Requests and answers of the Open Inference Protocol."""
     text: Schema = {"type": "string"}
     shape: Schema = {"type": "array", "items": {"type": "integer"}}
-    sizes: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+    sizes: Schema = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
     values: Schema = {"type": "array", "items": {}}
     typed: Schema = {"type": "string", "enum": sorted(DATATYPES)}
     tensor = {"name": text, "shape": sizes, "datatype": text}
@@ -311,7 +315,7 @@ def v2_schemas() -> dict[str, Schema]:
         "V2Tensor": {"type": "object", "required": ["name", "shape", "datatype", "data"],
                      "properties": {**tensor, "datatype": typed, "parameters": parameters, "data": values}},
         "V2Output": {"type": "object", "required": ["name", "shape", "datatype", "data"],
-                     "properties": {**tensor, "parameters": parameters, "data": values}},
+                     "properties": {**tensor, "shape": shape, "parameters": parameters, "data": values}},
         "V2Request": {"type": "object", "required": ["inputs"],
                       "properties": {"id": text, "parameters": parameters, "outputs": {"type": "array", "items": asked},
                                      "inputs": {"type": "array", "items": ref("V2Tensor"), "minItems": 1}}},

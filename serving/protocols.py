@@ -28,7 +28,7 @@ FORMS = {"dataframe_split": "Split", "dataframe_records": "Records", "inputs": "
 
 def invocations_schemas(information: ModelInformation) -> dict[str, Schema]:
     """Components for a body of /invocations: exactly one of the protocol's forms."""
-    schemas = {"Table": _split_schema(), **_row_schemas(information)}
+    schemas = {"Table": _split_schema(information), **_row_schemas(information)}
     anything: Schema = {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}]}
     columns_or_rows: Schema = {"anyOf": [ref("Columns"), _list_of(ref("Row"))]} if "Columns" in schemas else anything
     whole = ref("Tensor") if "Tensor" in schemas else columns_or_rows
@@ -68,15 +68,18 @@ def _list_of(schema: Schema) -> Schema:
     return {"type": "array", "items": schema, "minItems": 1}
 
 
-def _split_schema() -> Schema:
+def _split_schema(information: ModelInformation) -> Schema:
     """A table as pandas writes it with orient="split"."""
+    signature = information.signature
+    least = sum(column.required for column in signature.columns)
+    enough = {"minItems": least} if least else {}
     return {
         "type": "object",
-        "required": ["data"],
+        "required": ["columns", "data"] if least and not signature.unnamed else ["data"],
         "properties": {
-            "columns": {"type": "array", "items": {"type": ["string", "integer"]}},
-            "index": {"type": "array", "items": {}},
-            "data": _list_of({"type": "array", "items": {}}),
+            "columns": {"type": "array", "items": {"type": ["string", "integer"]}, **enough},
+            "index": {"anyOf": [{"type": "array", "items": {}}, {"type": "null"}]},
+            "data": _list_of({"type": "array", "items": {}, **(enough or {"minItems": 1})}),
         },
         "additionalProperties": False,
     }

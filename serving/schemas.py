@@ -26,6 +26,8 @@ TYPES: dict[str, Schema] = {
 # Smallest side of a tensor that people see as a picture.
 IMAGE_SIDE = 8
 WHITE = 255
+# How the eight bytes that every PNG begins with look in base64.
+PNG = "^(data:image/png;base64,)?iVBORw0KGgo"
 
 
 def ref(name: str, kind: str = "schemas") -> Schema:
@@ -125,7 +127,7 @@ def tensor_schema(tensor: Tensor, information: ModelInformation) -> Schema:
     shapes += [shape for shape in (inner, nested) if shape is not None and shape not in shapes]
     forms = [array_schema(shape, item) for shape in shapes]
     if nested and len(nested) == 2 and tensor.dtype.kind in "iuf":  # noqa: PLR2004 - height and width
-        forms.append({"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png",
+        forms.append({"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png", "pattern": PNG,
                       "description": "a PNG as base64; it becomes grey, white on black, of the right size"})  # fmt: skip
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
