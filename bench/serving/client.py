@@ -110,6 +110,16 @@ async def connect(port: int, connections: int, done: Done) -> list[Connection]:
     return [protocol for _, protocol in opened]
 
 
+async def close(connections: Sequence[Connection]) -> None:
+    """Drop connections, answered or not."""
+    for connection in connections:
+        connection.number = -1
+        if connection.transport is not None:
+            connection.transport.abort()
+    # An aborted transport lets go of its socket in the next turn of the loop.
+    await asyncio.sleep(0)
+
+
 async def ask(port: int, requests: Sequence[bytes], connections: int, patience: float) -> list[tuple[int, bytes]]:
     """Send every request once, over so many connections at a time, and return the answers in the order of the requests."""
     answers: list[tuple[int, bytes]] = [(0, b"no answer")] * len(requests)
@@ -137,10 +147,7 @@ async def ask(port: int, requests: Sequence[bytes], connections: int, patience: 
     except TimeoutError:
         pass
     finally:
-        for connection in opened:
-            connection.number = -1
-            if connection.transport is not None:
-                connection.transport.abort()
+        await close(opened)
     return answers
 
 
@@ -179,10 +186,7 @@ async def by_the_clock(
             sent += 1
         await asyncio.sleep(0)
     gc.enable()
-    for connection in opened:
-        connection.number = -1
-        if connection.transport is not None:
-            connection.transport.abort()
+    await close(opened)
     unanswered = count - answered
     waited = clock() - began
     # What never was answered counts as having taken until now.

@@ -17,6 +17,8 @@ from bench.serving.samples import CLOCK, LOAD, WEIGHT, Samples, Spread
 PAGE = ROOT / "docs" / "speed.md"
 PICTURE = "images/serving-speed.png"
 BEGIN, END = "<!-- measured by `python -m bench serving` -->", "<!-- end of what was measured -->"
+# Where a peer failed that could not even be installed.
+INSTALLATION = "installation"
 HEADER = f"""\
 # Speed of the prediction API
 
@@ -49,14 +51,18 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"  # noqa: PLR2004
 
 
+def whole(key: str) -> str:
+    """What servers of a point are called together: its model, and whether they are silent."""
+    return point(key).model + ("/quiet" if point(key).quiet else "")
+
+
 def cell(samples: Samples, key: str, peer: str) -> str:
     """Requests per second of a peer at a point, or why there are none."""
     rate = samples.spread(LOAD, key, peer, "rate")
     failures = samples.failures()
     if rate is None:
-        whole = f"{point(key).model}{'/quiet' if point(key).quiet else ''}"
-        note = failures.get((key, peer)) or failures.get((whole, peer))
-        return "could not run, see below" if note else "-"
+        failed_at = {(key, peer), (whole(key), peer), (INSTALLATION, peer)} & set(failures)
+        return "could not run, see below" if failed_at else "-"
     ratio = samples.ratio(key, peer, STOCK)
     text = f"{number(rate.median)}"
     if ratio is not None and peer != STOCK:
@@ -112,8 +118,8 @@ def slow(found: Spread | None) -> str:
 def present(samples: Samples, keys: Sequence[str]) -> list[str]:
     """The peers that were measured at some of the points, or should have been."""
     found = {sample.peer for sample in samples.all if sample.kind == LOAD and sample.point in keys}
-    wholes = {key.split("/")[0] + ("/quiet" if key.endswith("/quiet") else "") for key in keys}
-    found |= {peer for (where, peer) in samples.failures() if where in wholes or where in keys}
+    places = {INSTALLATION, *keys, *map(whole, keys)}
+    found |= {peer for (where, peer) in samples.failures() if where in places}
     return [name for name in PEERS if name in found]
 
 
@@ -146,7 +152,7 @@ def weights(samples: Samples) -> list[str]:
     for name, peer in PEERS.items():
         found = [samples.spread(WEIGHT, FOOTPRINT, name, value) for value in ("one", "further", "ready")]
         if not any(found):
-            if (FOOTPRINT, name) in failures:
+            if {(FOOTPRINT, name), (INSTALLATION, name)} & set(failures):
                 rows.append([peer.title, "could not run, see below", "-", "-"])
             continue
         scales = (targets.MB, targets.MB, 1.0)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.machine import CACHE, ROOT, Failure
-from bench.serving import client, environments, forms, models, wrk
+from bench.serving import client, environments, forms, models, page, wrk
 from bench.serving.peer import OURS, PEERS, STOCK, Peer, Start
 from bench.serving.plan import FOOTPRINT, IRIS_32, OPEN, RATES, SHARES, Group, Point, Settings
 from bench.serving.process import Server
@@ -92,7 +92,7 @@ class Run:
                 environments.install(PEERS[name], self.say)
                 there.append(name)
             except (Failure, OSError, subprocess.TimeoutExpired) as error:
-                self.fail("installation", name, error)
+                self.fail(page.INSTALLATION, name, error)
         return there
 
     @contextmanager
