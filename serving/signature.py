@@ -147,7 +147,7 @@ class Batch:
     params: dict[str, Any] | None = None
     # A body that only MLflow's own parser understands (no signature, nested types): the object it made.
     raw: Any = None
-    rows_list: list[Sequence[float]] | None = None
+    rows_list: Sequence[Sequence[float]] | None = None
     matrix: NDArray[Any] | None = field(default=None)
 
 
