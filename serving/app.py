@@ -47,6 +47,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Mapping[bytes, bytes]
 Page = tuple[str, bytes, dict[str, str]]
 
+JSON_TYPE = scoring.JSON.encode()
 METRICS_HEADERS = ((b"content-type", METRICS_TYPE.encode()),)
 # Seconds between two looks at what goes on. A client is watched for going away only when its prediction has lasted from
 # one look to the next: the watch costs more than most predictions take.
@@ -216,7 +217,7 @@ class Application:
 
     async def _invocations(self, body: bytes, headers: Headers, receive: Receive, _request_id: bytes) -> bytes:
         kind = headers.get(b"content-type")
-        content_type = None if kind is None else kind.decode("latin-1")
+        content_type = scoring.JSON if kind == JSON_TYPE else None if kind is None else kind.decode("latin-1")
         if len(body) <= IN_LOOP_BYTES:
             batch = self.scoring.read(body, content_type)
         else:

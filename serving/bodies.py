@@ -25,7 +25,8 @@ class Bodies:
         self.limit = limit
         self.timeout = timeout
         self.held = 0
-        self._reading: dict[asyncio.Task[Any], float] = {}
+        # When a body was first seen by ``sweep``: asking for the time at every request would cost more than the rest here.
+        self._reading: dict[asyncio.Task[Any], float | None] = {}
         self._late: set[asyncio.Task[Any]] = set()
 
     def check(self, headers: Mapping[bytes, bytes]) -> None:
@@ -44,38 +45,48 @@ class Bodies:
     async def read(self, receive: Receive) -> bytes:
         """The body, which counts as held until ``held`` is reduced by its length. Raises ServingError, Disconnected."""
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
-        self._reading[task] = time.monotonic()
-        size = 0
+        reading = self._reading
+        reading[task] = None
         try:
             message = await receive()
-            body: bytes = message.get("body", b"")
             if message["type"] == "http.disconnect":
-                raise Disconnected
-            size = self._hold(len(body), 0)
+                raise Disconnected  # noqa: TRY301 - what must be undone stands below, for all errors
+            body: bytes = message.get("body", b"")
             if message.get("more_body"):
-                parts = bytearray(body)
-                while message.get("more_body"):
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Disconnected
-                    part = message.get("body", b"")
-                    size = self._hold(len(part), size)
-                    parts += part
-                body = bytes(parts)
+                return await self._rest(body, receive)
+            self._hold(len(body), 0)
         except asyncio.CancelledError:
-            self.held -= size
             if task in self._late:
                 task.uncancel()
                 raise RequestTimeout(f"The body did not come within {self.timeout:g} s") from None
             raise
-        except BaseException:
-            self.held -= size
-            raise
         else:
             return body
         finally:
-            del self._reading[task]
-            self._late.discard(task)
+            del reading[task]
+            if self._late:
+                self._late.discard(task)
+
+    async def _rest(self, first: bytes, receive: Receive) -> bytes:
+        """The body, of which ``first`` has come."""
+        size = 0
+        parts = bytearray()
+        try:
+            size = self._hold(len(first), size)
+            parts += first
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected  # noqa: TRY301 - as above
+                part = message.get("body", b"")
+                size = self._hold(len(part), size)
+                parts += part
+                more = message.get("more_body", False)
+        except BaseException:
+            self.held -= size
+            raise
+        return bytes(parts)
 
     def _hold(self, more: int, size: int) -> int:
         """Count ``more`` bytes; the size that the body then has."""
@@ -91,10 +102,10 @@ class Bodies:
 
     def sweep(self) -> None:
         """End the reading of bodies that are late."""
-        if not self._reading:
-            return
-        oldest = time.monotonic() - self.timeout
-        for task, start in self._reading.items():
-            if start < oldest and task not in self._late:
+        now = time.monotonic()
+        for task, since in self._reading.items():
+            if since is None:
+                self._reading[task] = now
+            elif now - since > self.timeout and task not in self._late:
                 self._late.add(task)
                 task.cancel()

@@ -145,19 +145,16 @@ def table(  # noqa: PLR0913 - what a table is made of
 def _fill(
     column: Column, values: Sequence[Any], loc: Callable[[str, int], Loc], problems: Problems, *, strict_null: bool
 ) -> Sequence[Any] | None:
-    """The values with None for what is missing; None for a column that is absent as a whole or wrong."""
+    """The values with None for what is missing; None for a column that is absent as a whole."""
     whole = column.type in {"boolean", "integer", "long"}
     if not column.required and all(value is UNSET or (whole and value is None) for value in values):
         return None
-    good = True
     for row, value in enumerate(values):
         if value is UNSET and column.required:
             problems.add(loc(column.name, row), "the field is required", "missing")
-            good = False
         elif (whole and (value is UNSET or value is None)) or (strict_null and column.required and value is None):
             problems.add(loc(column.name, row), f"expected {WORDS[column.type]}", f"{column.type}_type")
-            good = False
-    return [None if value is UNSET else value for value in values] if good else None
+    return [None if value is UNSET else value for value in values]
 
 
 class Checker:

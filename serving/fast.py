@@ -82,14 +82,19 @@ class Table:
             found: Any = self.body.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        forms = [form for form in (found.dataframe_split, found.dataframe_records, found.instances, found.inputs)
-                 if form is not UNSET]  # fmt: skip
-        if len(forms) != 1:
-            return None
-        form = forms[0]
+        # In the order of their likelihood, and exactly one of them.
+        form = found.dataframe_records
+        split = found.dataframe_split
+        for other in (split, found.inputs, found.instances):
+            if other is not UNSET:
+                if form is not UNSET:
+                    return None
+                form = other
         if type(form) is list:
             rows = list(map(msgspec.structs.astuple, form))
-        elif form is found.dataframe_split:
+        elif form is UNSET:
+            return None
+        elif form is split:
             rows = form.data
             if form.columns != self.names or not all(len(row) == self.width for row in rows):
                 return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -322,19 +323,19 @@ def tensor_batch(tensors: tuple[Tensor, ...], values: Mapping[str | None, tuple[
 
 def answer(predictions: Any) -> bytes:
     """The body of a 200, byte for byte that of MLflow's own server."""
-    if type(predictions) is np.ndarray and predictions.dtype.kind in "iufb":
-        predictions = predictions.tolist()
-    if type(predictions) is list and predictions and type(predictions[0]) in {int, float, list}:
-        # The text of a list of numbers is its JSON, unless one is not finite or a boolean: then there is a letter n, i or r.
-        text = repr(predictions)
-        if text.isascii() and not _letters(text):
-            return f'{{"predictions": {text}}}'.encode()
+    if type(predictions) is list and predictions:
+        first = type(predictions[0])
+        if first is int and len(predictions) == 1:
+            return b'{"predictions": [%d]}' % predictions[0]
+        if first is int or first is float or first is list:
+            # The text of a list of numbers is its JSON. Letters besides the e of an exponent are nan, True, None, a string.
+            text = repr(predictions)
+            if not _letters(text):
+                return b'{"predictions": %b}' % text.encode()
     from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj  # noqa: PLC0415 - as pandas
 
     plain = _get_jsonable_obj(predictions, pandas_orient="records")
     return json.dumps({"predictions": plain}, cls=NumpyEncoder).encode()
 
 
-def _letters(text: str) -> bool:
-    """Whether there is more than numbers in the text of a list of numbers."""
-    return "n" in text or "r" in text or "'" in text or "l" in text
+_letters = re.compile(r"[^-+.0-9e, \[\]]").search
