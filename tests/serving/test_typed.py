@@ -1,0 +1,198 @@
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.errors import BadRequest, InvalidInput, TooLarge
+from serving.frames import matrix
+from serving.signature import Signature, Tensor
+from serving.typed import Request, Typed, answer, label, rows_of
+from tests.serving.transport import DENSE, FLOWER, IMAGE, MIXED, NAMES, ROW, information
+
+
+def no_raw() -> Any:
+    raise AssertionError("MLflow's parser is not needed here")
+
+
+def read(signature: Signature, document: Any, max_rows: int = 0, **more: Any) -> Request:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return Typed(information(signature, **more), no_raw, max_rows).read(body)
+
+
+def problems(signature: Signature, document: Any, **more: Any) -> dict[tuple[str | int, ...], str]:
+    with pytest.raises(InvalidInput) as caught:
+        read(signature, document, **more)
+    return {item.loc: item.type for item in caught.value.problems}
+
+
+def test_one_record_and_a_list() -> None:
+    one = read(DENSE, FLOWER)
+    assert (one.single, one.batch.rows) == (True, 1)
+    many = read(DENSE, [FLOWER, {NAMES[0]: 1, NAMES[1]: 2}])
+    assert (many.single, many.batch.rows) == (False, 2)
+    assert matrix(DENSE, many.batch).tolist() == [[5.1, 3.5], [1.0, 2.0]]
+
+
+def test_all_problems_with_their_paths() -> None:
+    assert problems(DENSE, {NAMES[0]: "x", "more": 1}) == {
+        ("body", NAMES[0]): "double_type",
+        ("body", NAMES[1]): "missing",
+        ("body", "more"): "extra_forbidden",
+    }
+    assert problems(DENSE, [FLOWER, {NAMES[0]: None, NAMES[1]: True}, 5][:2]) == {
+        ("body", 1, NAMES[0]): "double_type",
+        ("body", 1, NAMES[1]): "double_type",
+    }
+    assert problems(DENSE, [FLOWER, 5]) == {("body", 1): "object_type"}
+    assert problems(DENSE, []) == {("body",): "too_short"}
+    assert problems(DENSE, 5) == {("body",): "object_type"}
+
+
+def test_unreadable() -> None:
+    with pytest.raises(BadRequest):
+        read(DENSE, b"{")
+    with pytest.raises(TooLarge):
+        read(DENSE, [FLOWER, FLOWER], 1)
+
+
+def test_mixed_record_with_params() -> None:
+    assert read(MIXED, ROW).batch.params is None
+    request = read(MIXED, {"records": [ROW, ROW], "params": {"limit": 7}})
+    assert (request.single, request.batch.rows, request.batch.params) == (False, 2, {"limit": 7})
+    assert problems(MIXED, {"records": [ROW], "params": {"limit": 1.5, "no": 1}}) == {
+        ("body", "params", "limit"): "integer_type",
+        ("body", "params", "no"): "extra_forbidden",
+    }
+    assert problems(MIXED, {"records": [{**ROW, "flag": 1}]}) == {("body", "records", 0, "flag"): "boolean_type"}
+    assert problems(MIXED, {**ROW, "word": None}) == {("body", "word"): "string_type"}
+
+
+LOOK = {"input_name": "image", "input_shape": (8, 8)}
+FLAT = [float(value) for value in range(64)]
+NESTED = np.array(FLAT).reshape(8, 8).tolist()
+
+
+@pytest.mark.parametrize("value", [FLAT, NESTED])
+def test_tensor_flat_and_nested(value: Any) -> None:
+    for document in ({"image": value}, [{"image": value}, {"image": FLAT}]):
+        request = read(IMAGE, document, **LOOK)
+        assert request.single is isinstance(document, dict)
+        assert matrix(IMAGE, request.batch).tolist() == [FLAT] * request.batch.rows
+
+
+def test_tensor_problems() -> None:
+    assert problems(IMAGE, {"image": [1.0] * 63}, **LOOK) == {("body", "image"): "shape"}
+    assert problems(IMAGE, {"image": [*FLAT[:5], "x", *FLAT[6:]]}, **LOOK) == {("body", "image", 5): "float32_type"}
+    wrong = [list(row) for row in NESTED]
+    wrong[2][3] = 1e39
+    assert problems(IMAGE, [{"image": FLAT}, {"image": wrong}], **LOOK) == {
+        ("body", 1, "image", 2, 3): "number_out_of_range"
+    }
+    assert problems(IMAGE, {"inputs": FLAT}, **LOOK) == {
+        ("body", "inputs"): "extra_forbidden",
+        ("body", "image"): "missing",
+    }
+    assert problems(IMAGE, {"image": "no picture"}, **LOOK) == {("body", "image"): "image"}
+
+
+def test_several_tensors() -> None:
+    signature = Signature(tensors=(Tensor("a", np.dtype("int64"), (-1, 2)), Tensor("b", np.dtype("float64"), (-1,))))
+    batch = read(signature, [{"a": [1, 2], "b": 0.5}, {"a": [3, 4], "b": 1}]).batch
+    assert {str(name): values.tolist() for name, values in batch.data.items()} == {
+        "a": [[1, 2], [3, 4]],
+        "b": [0.5, 1.0],
+    }
+
+
+def png(pixels: Any, mode: str | None = None) -> str:
+    image = (
+        Image.fromarray(np.asarray(pixels, dtype=np.uint8), mode)
+        if mode is None
+        else Image.fromarray(np.asarray(pixels, dtype=np.uint8)).convert(mode)
+    )
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def seen(text: str) -> Any:
+    return matrix(IMAGE, read(IMAGE, {"image": text}, **LOOK).batch).reshape(8, 8)
+
+
+STROKE = np.zeros((8, 8), dtype=np.uint8)
+STROKE[2:6, 3] = 200
+
+
+def test_a_picture_of_the_right_size_is_taken_as_it_is() -> None:
+    assert (seen(png(STROKE)) == STROKE).all()
+    assert (seen("data:image/png;base64," + png(STROKE)) == STROKE).all()
+
+
+def test_colours_and_palettes_become_grey() -> None:
+    for mode in ("RGB", "RGBA", "LA", "P"):
+        assert (seen(png(STROKE, mode)) == STROKE).all(), mode
+
+
+def test_dark_on_bright_is_turned_round() -> None:
+    assert (seen(png(255 - STROKE)) == STROKE).all()
+
+
+def test_a_transparent_ground_is_not_ink() -> None:
+    for ink in (0, 255):
+        rgba = np.full((8, 8, 4), ink, dtype=np.uint8)
+        rgba[..., 3] = STROKE
+        assert (seen(png(rgba)) == STROKE).all()
+
+
+def test_another_size_is_fitted_in_the_middle() -> None:
+    large = np.kron(STROKE, np.ones((5, 5), dtype=np.uint8))
+    assert (seen(png(large)) == STROKE).all()
+    wide = np.zeros((4, 16), dtype=np.uint8)
+    wide[:, 6:10] = 100
+    small = seen(png(wide))
+    assert small[3:5].any()
+    assert not small[:3].any()
+    assert not small[5:].any()
+
+
+def test_sixteen_bits() -> None:
+    file = io.BytesIO()
+    Image.fromarray(STROKE.astype(np.uint16) * 257).save(file, "PNG")
+    assert (seen(base64.b64encode(file.getvalue()).decode()) == STROKE).all()
+
+
+def test_pictures_that_are_refused() -> None:
+    for text in (png(np.zeros((1, 5000))), png(STROKE)[:40], base64.b64encode(b"GIF89a").decode(), "", "%"):
+        assert problems(IMAGE, {"image": text}, **LOOK) == {("body", "image"): "image"}
+
+
+def test_answers() -> None:
+    origin = {"model": "m", "version": "3"}
+    one = answer([7], [[0.25, 0.75]], single=True, names=["a", "b"], origin=origin)
+    assert json.loads(one) == {"prediction": 7, "probabilities": {"a": 0.25, "b": 0.75}, "model": "m", "version": "3"}
+    many = answer([1.5, float("nan")], None, single=False, names=[], origin=origin)
+    assert json.loads(many) == {
+        "predictions": [{"prediction": 1.5}, {"prediction": None}],
+        "model": "m",
+        "version": "3",
+    }
+
+
+def test_answers_of_odd_types() -> None:
+    import pandas as pd
+
+    values = [np.int64(1), np.datetime64("2024-01-02"), pd.Timestamp("2024-01-02"), np.array([1.5])]
+    found = json.loads(answer(values, None, single=False, names=[], origin={}))["predictions"]
+    assert [item["prediction"] for item in found] == [1, "2024-01-02", "2024-01-02T00:00:00", [1.5]]
+    assert rows_of(pd.DataFrame({"a": [1, 2]}), 2) == [{"a": 1}, {"a": 2}]
+    assert rows_of(pd.Series([1, 2]), 2) == [1, 2]
+    assert rows_of({"a": [1, 2]}, 2) == [{"a": 1}, {"a": 2}]
+    assert rows_of("whole", 2) == ["whole", "whole"]
+
+
+def test_labels() -> None:
+    assert [label(value) for value in (np.int64(3), 2.0, "a", True, 0.5)] == ["3", "2", "a", "True", "0.5"]
