@@ -166,6 +166,9 @@ def main() -> int:
     """Measure; 0 if all targets are met, 1 if not, 2 if the platform did not come up."""
     options = parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    if options.command == "serving" and options.estimate:
+        say(command.forecast(options))
+        return 0
     with alone():
         try:
             if options.command == "serving":

@@ -46,16 +46,23 @@ def lasting(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds >= 60 else f"{seconds:.0f} s"  # noqa: PLR2004
 
 
+def asked(options: argparse.Namespace) -> Settings:
+    """How long to measure."""
+    return QUICK if options.quick else Settings(options.rounds, options.seconds)
+
+
+def forecast(options: argparse.Namespace) -> str:
+    """How long a run takes."""
+    settings = asked(options)
+    took = lasting(estimate(groups(options.only, everything=options.everything), options.only, settings))
+    each = f"rounds: {settings.rounds}, seconds of each measurement: {settings.seconds:g}"
+    return f"About {took} once everything is installed; {each}."
+
+
 def measure(options: argparse.Namespace, command: str, say: Callable[[str], None]) -> bool:
     """Measure, print, write; tell whether all targets are reached."""
-    settings = QUICK if options.quick else Settings(options.rounds, options.seconds)
-    chosen = groups(options.only, everything=options.everything)
-    took = estimate(chosen, options.only, settings)
-    say(
-        f"About {lasting(took)} once everything is installed; rounds: {settings.rounds}, seconds of each measurement: {settings.seconds:g}."
-    )
-    if options.estimate:
-        return True
+    settings = asked(options)
+    say(forecast(options))
     wrk.require()
     process.pin()
     samples = Samples(resume=options.resume)
@@ -74,7 +81,7 @@ def measure(options: argparse.Namespace, command: str, say: Callable[[str], None
     ended = False
     try:
         names = run.prepare(options.peers)
-        for group in chosen:
+        for group in groups(options.only, everything=options.everything):
             run.group(group, names)
         if OPEN in options.only:
             run.by_the_clock(names)

@@ -81,9 +81,10 @@ class Samples:
         """The ratio of two medians, with the least and the most that a single round gave."""
         ours, theirs = self.values(LOAD, point, peer, name), self.values(LOAD, point, base, name)
         rounds = [ours[n] / theirs[n] for n in ours if theirs.get(n)]
-        if not rounds:
+        divisor = statistics.median(theirs.values()) if theirs else 0
+        if not rounds or not divisor:
             return None
-        return Spread(statistics.median(ours.values()) / statistics.median(theirs.values()), min(rounds), max(rounds))
+        return Spread(statistics.median(ours.values()) / divisor, min(rounds), max(rounds))
 
     def failed(self, point: str, peer: str) -> int:
         """How many requests failed in all rounds."""

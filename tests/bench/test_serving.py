@@ -411,11 +411,17 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert found.page == page.PAGE
 
 
-def test_an_estimate_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrk, "require", lambda: pytest.fail("measures"))
-    said: list[str] = []
-    assert command.measure(options("--estimate", "--rounds", "1", "--seconds", "1"), "x", said.append)
-    assert re.match(r"About \d+ minutes once everything is installed", said[0])
+def test_an_estimate_measures_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(program, "alone", lambda: pytest.fail("measures"))
+    monkeypatch.setattr("sys.argv", ["bench", "serving", "--estimate", "--rounds", "1", "--seconds", "1"])
+    assert program.main() == 0
+    assert re.search(r"About \d+ minutes once everything is installed; rounds: 1", capsys.readouterr().out)
+
+
+def test_a_server_that_manages_nothing_has_no_ratio(samples: Samples) -> None:
+    load(samples, "iris/1/1", STOCK, [0.0])
+    load(samples, "iris/1/1", OURS, [9.0])
+    assert samples.ratio("iris/1/1", OURS, STOCK) is None
 
 
 def test_a_try_leaves_the_page_alone(samples: Samples, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
