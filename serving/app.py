@@ -158,7 +158,7 @@ class Application:
             routes[f"{base}/infer"] = Route("infer", post=self._infer)
         return routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - in one piece: every call costs
         """Answer one request."""
         if scope["type"] != "http":
             await _refuse_protocol(scope, receive, send)

@@ -50,7 +50,7 @@ class Bodies:
         try:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Disconnected  # noqa: TRY301 - what must be undone stands below, for all errors
+                raise Disconnected
             body: bytes = message.get("body", b"")
             if message.get("more_body"):
                 return await self._rest(body, receive)

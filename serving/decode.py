@@ -168,7 +168,7 @@ class Checker:
         self.problems = problems
         self.base64_binary = base64_binary
 
-    def array(self, values: Sequence[Any], kinds: set[type]) -> NDArray[Any] | None:
+    def array(self, values: Sequence[Any], kinds: set[type]) -> NDArray[Any] | None:  # noqa: PLR0911 - one for each type
         """The array, or None after a problem; ``kinds`` are the types of the values."""
         kind = self.column.type
         if kind == "boolean":
@@ -318,7 +318,7 @@ TENSOR_TYPES: Mapping[str, frozenset[type]] = {
 TENSOR_KINDS = {"b": "true or false", "i": "an integer", "u": "an integer", "f": "a number", "U": "a string"}
 
 
-def tensor_items(
+def tensor_items(  # noqa: C901 - one branch for each kind of number
     spec: Tensor, flat: Sequence[Any], loc: Callable[[int], Loc], problems: Problems
 ) -> NDArray[Any] | None:
     """A flat array of checked items; None after a problem."""

@@ -76,7 +76,7 @@ class Table:
             )
         )
 
-    def read(self, body: bytes) -> tuple[Batch, msgspec.Raw | UnsetType] | None:
+    def read(self, body: bytes) -> tuple[Batch, msgspec.Raw | UnsetType] | None:  # noqa: C901, PLR0911 - one for each form
         """The batch and its undecoded parameters; None where the slow reader must look."""
         try:
             found: Any = self.body.decode(body)

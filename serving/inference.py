@@ -227,7 +227,7 @@ class Inference:
         return _encoder.encode({**document, "outputs": outputs})
 
 
-def _read_input(item: Any, loc: Loc, problems: Problems) -> _Input | None:
+def _read_input(item: Any, loc: Loc, problems: Problems) -> _Input | None:  # noqa: C901 - one branch for each field
     """One input, its values flat in C order."""
     if not isinstance(item, dict):
         problems.add(loc, "expected an object", "object_type")

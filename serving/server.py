@@ -33,7 +33,7 @@ FIRST_BACKOFF, LAST_BACKOFF, LONG_LIFE = 0.1, 10.0, 30.0
 FAILED, CANNOT_START = 1, 2
 
 
-class Server(uvicorn.Server):
+class Server(uvicorn.Server):  # type: ignore[misc]
     """uvicorn that ends with exit code 0 after SIGTERM, and closes connections that never send a request."""
 
     def __init__(self, config: uvicorn.Config, silent_seconds: float) -> None:
@@ -134,7 +134,7 @@ def bind(settings: Settings) -> socket.socket:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.bind((settings.host, settings.port))
     sock.listen(BACKLOG)
-    sock.setblocking(False)
+    sock.setblocking(False)  # noqa: FBT003 - the standard library has no keyword for it
     return sock
 
 
@@ -250,7 +250,7 @@ def main() -> int:
             fields_of(served.information), name=settings.name, version=settings.version, workers=settings.workers
         )
         app = application(served, settings, metrics)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - loading a model runs code of anybody
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         log.error("the model at %s cannot be loaded: %s", settings.model_path, reason)  # noqa: TRY400 - one line
         return FAILED
@@ -272,6 +272,7 @@ def main() -> int:
         work(app, sock, settings)
         code = 0
     else:
+
         def run(slot: int) -> None:
             metrics.use_slot(slot)
             app.writer.renew()

@@ -8,6 +8,7 @@ import pytest
 
 from serving import app as app_module
 from serving.errors import DeadlineExceeded, InvalidInput, ModelFailed, NotReady, Problem, QueueFull
+from serving.model import Answer
 from tests.serving.transport import (
     DENSE,
     FLOWER,
@@ -285,9 +286,9 @@ def test_a_slow_prediction_is_answered_though_it_was_watched(monkeypatch: pytest
 
     async def slow() -> Reply:
         task = asyncio.ensure_future(call(app, "/invocations", json.dumps(RECORDS).encode()))
-        while not app._watched:
+        while not app._watched:  # noqa: ASYNC110 - the application has no event for its tests
             await asyncio.sleep(0.01)
-        predictor.futures[0].set_result(app_module.Answer([1]))
+        predictor.futures[0].set_result(Answer([1]))
         reply = await task
         await asyncio.sleep(0)
         assert not app._watched

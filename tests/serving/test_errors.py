@@ -28,7 +28,7 @@ def test_codes_are_those_of_mlflow_where_it_has_them() -> None:
 
     own = {"DEADLINE_EXCEEDED"} - set(ErrorCode.keys())
     assert {kind.code for kind, _ in TABLE} - own <= set(ErrorCode.keys())
-    assert InvalidInput.code in ErrorCode.keys()
+    assert InvalidInput.code in set(ErrorCode.keys())
 
 
 def test_method_not_allowed_names_the_methods() -> None:

@@ -79,14 +79,23 @@ def test_csv_beyond_the_range() -> None:
     assert [item.loc for item in caught.value.problems] == [("body", 0, "small")]
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", 'application/json;charset="UTF-8"', "APPLICATION/JSON"])
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", 'application/json;charset="UTF-8"', "APPLICATION/JSON"]
+)
 def test_content_types(kind: str) -> None:
     assert read(DENSE, {"inputs": FLOWER}, kind).rows == 1
 
 
 @pytest.mark.parametrize(
     "kind",
-    [None, "", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", "application/json; a=b"],
+    [
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/json; charset=latin-1",
+        "application/json; a=b",
+    ],
 )
 def test_other_content_types(kind: str | None) -> None:
     with pytest.raises(UnsupportedMediaType):
@@ -97,7 +106,7 @@ def test_other_content_types(kind: str | None) -> None:
     "body",
     [b"", b"{", b"null", b"[]", b"5", b"{}", b'"x"', b"\xff", b"[" * 100_000, b'{"inputs": NaN}', b'{"inputs": [Infinity]}',
      b'{"inputs": [1], "instances": [1]}', b'{"data": [1]}', b'{"dataframe_split": [1]}', b'{"dataframe_split": {}}',
-     b'{"dataframe_split": {"data": [[1, 2]], "more": 1}}', b'{"dataframe_records": {"a": 1}}', b'\xef\xbb\xbf{}',
+     b'{"dataframe_split": {"data": [[1, 2]], "more": 1}}', b'{"dataframe_records": {"a": 1}}', b"\xef\xbb\xbf{}",
      b'{"inputs": "\\ud800"}', '{"inputs": {"a": 1}}'.encode("utf-16"), b'{"inputs": {"a": 1}} x'],
 )  # fmt: skip
 def test_bodies_that_cannot_be_read(body: bytes) -> None:
@@ -118,7 +127,9 @@ def test_integers_for_columns_of_doubles() -> None:
 
 
 def test_duplicate_keys_take_the_last() -> None:
-    batch = read(DENSE, b'{"dataframe_records": [{"sepal length (cm)": 1, "sepal width (cm)": 2, "sepal width (cm)": 3}]}')
+    batch = read(
+        DENSE, b'{"dataframe_records": [{"sepal length (cm)": 1, "sepal width (cm)": 2, "sepal width (cm)": 3}]}'
+    )
     assert matrix(DENSE, batch).tolist() == [[1.0, 3.0]]
 
 
@@ -159,7 +170,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_nothing_is_coerced(name: str, value: Any) -> None:
-    assert set(problems(MIXED, {"dataframe_records": [{**ROW, name: value}]})) == {("body", "dataframe_records", 0, name)}
+    assert set(problems(MIXED, {"dataframe_records": [{**ROW, name: value}]})) == {
+        ("body", "dataframe_records", 0, name)
+    }
 
 
 RIGHT = [
@@ -191,7 +204,9 @@ def test_optional_columns_may_be_absent() -> None:
     assert np.isnat(batch.data["when"][0])
 
 
-@pytest.mark.parametrize("text", ["2024-01-02T03:04:05", "2024-01-02 03:04:05", "2024-01-02T05:04:05+02:00", "2024-01-02T03:04:05Z"])
+@pytest.mark.parametrize(
+    "text", ["2024-01-02T03:04:05", "2024-01-02 03:04:05", "2024-01-02T05:04:05+02:00", "2024-01-02T03:04:05Z"]
+)
 def test_dates(text: str) -> None:
     values = read(MIXED, {"dataframe_records": [{**ROW, "when": text}]}).data["when"]
     assert values.dtype == np.dtype("datetime64[ns]")
@@ -200,7 +215,10 @@ def test_dates(text: str) -> None:
 
 def test_params() -> None:
     row = {"dataframe_records": [ROW]}
-    assert read(MIXED, {**row, "params": {"limit": 5, "names": ["x"], "unknown": 1}}).params == {"limit": 5, "names": ["x"]}
+    assert read(MIXED, {**row, "params": {"limit": 5, "names": ["x"], "unknown": 1}}).params == {
+        "limit": 5,
+        "names": ["x"],
+    }
     assert read(MIXED, row).params is None
     assert problems(MIXED, {**row, "params": {"limit": "5", "names": "x"}}) == {
         ("body", "params", "limit"): "integer_type",
@@ -244,7 +262,10 @@ def test_named_tensors() -> None:
     for form in ({"inputs": {"a": [[1, 2], [3, 4]], "b": [True, False]}},
                  {"instances": [{"a": [1, 2], "b": True}, {"a": [3, 4], "b": False}]}):  # fmt: skip
         data = read(signature, form).data
-        assert {str(name): values.tolist() for name, values in data.items()} == {"a": [[1, 2], [3, 4]], "b": [True, False]}
+        assert {str(name): values.tolist() for name, values in data.items()} == {
+            "a": [[1, 2], [3, 4]],
+            "b": [True, False],
+        }
         assert data["a"].dtype == np.int8
     assert problems(signature, {"inputs": {"a": [[1, 128]], "b": [1]}}) == {
         ("body", "inputs", "a", 0, 1): "number_out_of_range",
@@ -288,7 +309,12 @@ def test_answers_of_arrays_and_tables_are_those_of_mlflow() -> None:
     import pandas as pd
     from mlflow.pyfunc.scoring_server import predictions_to_json
 
-    for values in (np.array([1, 2]), np.array([0.1], dtype=np.float32), pd.DataFrame({"a": [1], "b": ["x"]}), pd.Series([1.5])):
+    for values in (
+        np.array([1, 2]),
+        np.array([0.1], dtype=np.float32),
+        pd.DataFrame({"a": [1], "b": ["x"]}),
+        pd.Series([1.5]),
+    ):
         expected = io.StringIO()
         predictions_to_json(values, expected)
         assert answer(values) == expected.getvalue().encode()

@@ -71,7 +71,7 @@ def test_mixed_record_with_params() -> None:
     assert problems(MIXED, {**ROW, "word": None}) == {("body", "word"): "string_type"}
 
 
-LOOK = {"input_name": "image", "input_shape": (8, 8)}
+LOOK: dict[str, Any] = {"input_name": "image", "input_shape": (8, 8)}
 FLAT = [float(value) for value in range(64)]
 NESTED = np.array(FLAT).reshape(8, 8).tolist()
 

@@ -32,7 +32,16 @@ MIXED = Signature(
     ),
     params=(Param("limit", "integer", 3), Param("names", "string", ["a"], (-1,))),
 )
-ROW = {"flag": True, "small": 1, "big": 2, "share": 0.5, "size": 1.5, "word": "a", "blob": "YWJj", "when": "2024-01-02T03:04:05"}
+ROW = {
+    "flag": True,
+    "small": 1,
+    "big": 2,
+    "share": 0.5,
+    "size": 1.5,
+    "word": "a",
+    "blob": "YWJj",
+    "when": "2024-01-02T03:04:05",
+}
 IMAGE = Signature(tensors=(Tensor(None, np.dtype("float32"), (-1, 64)),))
 
 
