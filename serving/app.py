@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from serving import scoring, typed
 from serving.bodies import Bodies, Disconnected
@@ -54,10 +54,9 @@ METRICS_HEADERS = ((b"content-type", METRICS_TYPE.encode()),)
 SWEEP = 0.05
 # Larger bodies are decoded in a thread, so that the others and /health need not wait for them.
 IN_LOOP_BYTES = 256 * 1024
+SHORT_LENGTH = 5
 # An unread body of at most this size is left to the HTTP server to skip; the connection goes on.
 SKIPPED_BYTES = 64 * 1024
-
-T = TypeVar("T")
 
 
 class Predictor(Protocol):
@@ -75,17 +74,19 @@ class Predictor(Protocol):
         """Queue rows; the future has their answer or a ServingError, and cancelling it drops them."""
 
 
-# Decodes the body with these headers, waits for the model, and gives the answer's body.
-Post = Callable[[bytes, Headers, Receive, bytes], Awaitable[bytes]]
+# Makes the body of an answer to the request with this id.
+Finish = Callable[[Answer, bytes], bytes]
+# Decodes a body with its headers: the rows, whether their probabilities are wanted, and what makes the answer.
+Read = Callable[[bytes, Headers], tuple[Batch, bool, Finish]]
 
 
 @dataclass(slots=True)
 class Route:
-    """A path: what answers its GET or its POST, and its name in the metrics."""
+    """A path: what answers its GET or reads its POST, and its name in the metrics."""
 
     endpoint: str
     get: Callable[[Headers], Response] | None = None
-    post: Post | None = None
+    post: Read | None = None
 
     @property
     def allow(self) -> str:
@@ -158,7 +159,7 @@ class Application:
             routes[f"{base}/infer"] = Route("infer", post=self._infer)
         return routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - in one piece: every call costs
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - in one piece: every call costs
         """Answer one request."""
         if scope["type"] != "http":
             await _refuse_protocol(scope, receive, send)
@@ -173,10 +174,23 @@ class Application:
         self._in_flight += 1
         try:
             if route is not None and route.post is not None and scope["method"] == "POST":
-                self.bodies.check(headers)
+                # A length of five digits needs no look: what comes is counted anyway.
+                if b"content-encoding" in headers or len(headers.get(b"content-length", b"")) > SHORT_LENGTH:
+                    self.bodies.check(headers)
                 body = await self.bodies.read(receive)
                 size, unread = len(body), False
-                await self.writer.ok(send, await route.post(body, headers, receive, request_id), request_id)
+                if size <= IN_LOOP_BYTES:
+                    batch, probabilities, finish = route.post(body, headers)
+                else:
+                    batch, probabilities, finish = await self._in_thread(route.post, body, headers)
+                del body
+                future = self._predictor.submit(batch, probabilities=probabilities)  # type: ignore[union-attr]
+                self._waiting[future] = receive
+                try:
+                    answer = await future
+                finally:
+                    del self._waiting[future]
+                await self.writer.ok(send, finish(answer, request_id), request_id)
             else:
                 response = self._get(route, scope["method"], headers)
                 status = response.status
@@ -213,55 +227,38 @@ class Application:
         self._predictor = self._make_predictor()
         self._sweep()
 
+    async def _in_thread(self, read: Read, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, read, body, headers)
+
     # The three ways to ask for a prediction.
 
-    async def _invocations(self, body: bytes, headers: Headers, receive: Receive, _request_id: bytes) -> bytes:
+    def _invocations(self, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
         kind = headers.get(b"content-type")
         content_type = scoring.JSON if kind == JSON_TYPE else None if kind is None else kind.decode("latin-1")
-        if len(body) <= IN_LOOP_BYTES:
-            batch = self.scoring.read(body, content_type)
-        else:
-            batch = await self._in_thread(lambda: self.scoring.read(body, content_type))
-        future = self._predictor.submit(batch)  # type: ignore[union-attr]
-        self._waiting[future] = receive
-        try:
-            answer = await future
-        finally:
-            del self._waiting[future]
-        return scoring.answer(answer.predictions)
+        return self.scoring.read(body, content_type), False, _finish_invocations
 
-    async def _predict(self, body: bytes, headers: Headers, receive: Receive, _request_id: bytes) -> bytes:
+    def _predict(self, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
         _json_only(headers)
-        request = (
-            self.typed.read(body)
-            if len(body) <= IN_LOOP_BYTES
-            else await self._in_thread(lambda: self.typed.read(body))
-        )
-        answer = await self._wait(request.batch, receive, probabilities=bool(self._classes))
-        rows = typed.rows_of(answer.predictions, request.batch.rows)
-        return typed.answer(rows, answer.probabilities, single=request.single, names=self._classes, origin=self._origin)
+        request = self.typed.read(body)
 
-    async def _infer(self, body: bytes, headers: Headers, receive: Receive, request_id: bytes) -> bytes:
+        def finish(answer: Answer, _request_id: bytes) -> bytes:
+            rows = typed.rows_of(answer.predictions, request.batch.rows)
+            return typed.answer(
+                rows, answer.probabilities, single=request.single, names=self._classes, origin=self._origin
+            )
+
+        return request.batch, bool(self._classes), finish
+
+    def _infer(self, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
         if b"inference-header-content-length" in headers:
             raise UnsupportedMediaType("The binary tensor extension is not supported; send data as JSON")
         _json_only(headers)
-        if len(body) <= IN_LOOP_BYTES:
-            request = self.inference.read(body)
-        else:
-            request = await self._in_thread(lambda: self.inference.read(body))
-        answer = await self._wait(request.batch, receive, probabilities=PROBABILITIES in request.outputs)
-        return self.inference.answer(request, answer.predictions, answer.probabilities, request_id.decode())
+        request = self.inference.read(body)
 
-    async def _wait(self, batch: Batch, receive: Receive, *, probabilities: bool) -> Answer:
-        future = self._predictor.submit(batch, probabilities=probabilities)  # type: ignore[union-attr]
-        self._waiting[future] = receive
-        try:
-            return await future
-        finally:
-            del self._waiting[future]
+        def finish(answer: Answer, request_id: bytes) -> bytes:
+            return self.inference.answer(request, answer.predictions, answer.probabilities, request_id.decode())
 
-    async def _in_thread(self, read: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, read)
+        return request.batch, PROBABILITIES in request.outputs, finish
 
     # Everything that is answered at once.
 
@@ -323,6 +320,10 @@ class Application:
         task = self._watched.pop(future, None)
         if task is not None:
             task.cancel()
+
+
+def _finish_invocations(answer: Answer, _request_id: bytes) -> bytes:
+    return scoring.answer(answer.predictions)
 
 
 async def _watch(future: asyncio.Future[Answer], receive: Receive) -> None:

@@ -64,7 +64,7 @@ class Writer:
             {
                 "type": "http.response.start",
                 "status": 200,
-                "headers": [*self._json, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)],
+                "headers": (*self._json, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)),
             }
         )
         await send({"type": "http.response.body", "body": body})
