@@ -60,16 +60,14 @@ class Scoring:
         if content_type != JSON:
             kind = media_type(content_type)
             if kind != JSON:
-                batch = self.read_frame(body, kind)
-                return self.limited(batch)
-        if self.fast is not None:
-            found = self.fast.read(body)
-            if found is not None:
-                batch, params = found
-                if params is not UNSET:
-                    value = fast.raw_params(params)
-                    batch.params = decode.parameters(self.signature, value, ("body", "params"))
-                return self.limited(batch) if batch.rows > 1 else batch
+                return self.limited(self.read_frame(body, kind))
+        found = None if self.fast is None else self.fast.read(body)
+        if found is not None:
+            batch, params = found
+            if params is not UNSET:
+                value = fast.raw_params(params)
+                batch.params = decode.parameters(self.signature, value, ("body", "params"))
+            return self.limited(batch) if batch.rows > 1 else batch
         return self.limited(self.read_slowly(decode.read_json(body)))
 
     def limited(self, batch: Batch) -> Batch:
