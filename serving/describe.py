@@ -23,7 +23,9 @@ def description(information: ModelInformation) -> dict[str, Any]:
             "mlflow_version": information.mlflow_version,
             "metrics": information.metrics,
             "signature": information.signature_dict,
-            "input_example": {"invocations": information.invocations_example, "predict": information.predict_example},
+            # The bodies of /invocations, under the name that both engines use, and of /predict.
+            "input_example": information.invocations_example,
+            "predict_example": information.predict_example,
             "classes": list(information.classes),
             "input_name": information.input_name if information.signature.tensors else None,
             "input_shape": information.input_shape,

@@ -114,7 +114,7 @@ class Inference:
         described = {item["name"] for item in self.metadata()["outputs"]} | {PREDICT}
         problems = Problems()
         for place, name in enumerate(names):
-            if name not in described:
+            if not isinstance(name, str) or name not in described:
                 problems.add(
                     ("body", "outputs", place, "name"), f"expected one of {', '.join(sorted(described))}", "output"
                 )

@@ -44,6 +44,7 @@ METADATA: Schema = {
         "metrics": {"type": "object", "additionalProperties": {"type": ["number", "null"]}},
         "signature": {},
         "input_example": {},
+        "predict_example": {},
         "classes": {"type": "array", "items": {}},
         "predictor": {
             "type": "object",
