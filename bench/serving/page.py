@@ -175,7 +175,12 @@ def peers(samples: Samples) -> list[str]:
     """Versions and tuning, and who could not run."""
     rows = [["server", "version", "as measured"]]
     rows += [
-        [peer.title, f"{peer.package} {peer.version()}" if peer.version() else "not installed", peer.tuning]
+        [
+            peer.title,
+            ("this repository, " if peer.name == OURS else "")
+            + (f"{peer.package} {peer.version()}" if peer.version() else "not installed"),
+            peer.tuning,
+        ]
         for peer in PEERS.values()
     ]
     lines = ["### The servers", "", *markdown(rows), ""]

@@ -21,6 +21,7 @@ LOGS = CACHE / "serving" / "logs"
 START_SECONDS = 180.0
 STOP_SECONDS = 10.0
 TOLD = 400
+ERROR = re.compile(r"^\S*(?:Error|Exception|Failure): .*$", re.MULTILINE)
 PSS = re.compile(r"^Pss:\s+(\d+)", re.MULTILINE)
 
 
@@ -49,6 +50,12 @@ def proportional(text: str) -> int:
     """Bytes of the proportional set size in a smaps_rollup."""
     match = PSS.search(text)
     return int(match[1]) * 1024 if match else 0
+
+
+def last_words(log: str) -> str:
+    """The last error in a log, else its end, on one line."""
+    errors = ERROR.findall(log)
+    return " ".join((errors[-1] if errors else log).split())[-TOLD:]
 
 
 class Server:
@@ -101,8 +108,8 @@ class Server:
             return False
 
     def said(self) -> str:
-        """The end of its log, on one line."""
-        return " ".join(self.log.read_text(errors="replace").split())[-TOLD:]
+        """What its log says of the end."""
+        return last_words(self.log.read_text(errors="replace"))
 
     def family(self) -> set[int]:
         """Its processes."""

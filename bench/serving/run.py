@@ -7,7 +7,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +27,8 @@ OPEN_CONNECTIONS = 64
 STEADY, STEADY_TIMES, STEADY_TRIES = 0.01, 3, 20
 # Requests for each of two workers to have some.
 WEIGHING_CONNECTIONS = 16
+
+TWO_WORKERS = "two workers"
 
 Say = Callable[[str], None]
 
@@ -251,8 +253,10 @@ class Run:
         one = self.weigh_server(server)
         values = {"ready": server.ready, "one": float(one)}
         if number == 0:
-            with suppress(Failure, OSError):
+            try:
                 values["further"] = float(self.weigh_server(Server(peer, Start("iris", PORT, workers=2))) - one)
+            except (Failure, OSError) as error:
+                self.fail(TWO_WORKERS, peer.name, error)
         self.samples.add(Sample(WEIGHT, FOOTPRINT, peer.name, number, values))
         more = f", a further worker {values['further'] / 1e6:.0f} MB" if "further" in values else ""
         self.say(f"  {peer.name}: ready after {server.ready:.1f} s, {one / 1e6:.0f} MB{more}")

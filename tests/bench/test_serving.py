@@ -207,6 +207,12 @@ def test_memory_is_read_from_the_kernel() -> None:
     assert process.processes()
 
 
+def test_the_last_error_of_a_log_is_told() -> None:
+    log = 'Traceback:\n  File "x"\nRuntimeError: no loop\nINFO: stopping\n  done\n'
+    assert process.last_words(log) == "RuntimeError: no loop"
+    assert process.last_words("one\n  two\n") == "one two"
+
+
 # The plan
 
 
