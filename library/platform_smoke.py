@@ -126,6 +126,11 @@ def check_tracking(url: str, timeout: int) -> str:
 def check_model(url: str, name: str, timeout: int) -> dict[str, Any]:
     """Send the model its own input example; return what the edge says of it and what it answered."""
     base = f"{url}/models/{name}"
+    listed = expect(request(f"{url}/models", timeout), f"{url}/models").json()
+    entry = next((item for item in listed if item["name"] == name), None)
+    if entry is None:
+        message = f"{url}/models does not list {name}: {listed}"
+        raise SmokeError(message)
     known = expect(request(f"{base}/metadata", timeout), f"{base}/metadata").json()
     if known.get("input_example") is None:
         answer = expect(request(f"{base}/ping", timeout), f"{base}/ping")
@@ -133,11 +138,13 @@ def check_model(url: str, name: str, timeout: int) -> dict[str, Any]:
     else:
         answer = expect(request(f"{base}/invocations", timeout, known["input_example"]), f"{base}/invocations")
         prediction = answer.json()["predictions"]
+    if known.get("predict_example") is not None:
+        expect(request(f"{base}/predict", timeout, known["predict_example"]), f"{base}/predict")
     named = answer.headers.get("x-model-name"), answer.headers.get("x-model-version")
-    if named != (name, known["version"]):
-        message = f"{base} should be {name} version {known['version']}, its answer names {named[0]} version {named[1]}"
+    if named != (name, entry["version"]):
+        message = f"{base} should be {name} version {entry['version']}, its answer names {named[0]} version {named[1]}"
         raise SmokeError(message)
-    return {**known, "prediction": prediction}
+    return {**entry, "prediction": prediction}
 
 
 def main() -> None:

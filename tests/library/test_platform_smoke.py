@@ -21,6 +21,7 @@ def routes() -> Routes:
         "/api/2.0/mlflow/experiments/search": (200, {}, b'{"experiments": []}'),
         "/": (200, {}, b"<!doctype html><title>MLflow</title>"),
         "/version": (200, {}, b"3.17.2"),
+        "/models": (200, {}, json.dumps([{"name": "iris", "version": "3", "replicas": 2}]).encode()),
         "/models/iris/metadata": (200, {}, json.dumps(IRIS).encode()),
         "/models/iris/invocations": (200, NAMED, b'{"predictions": [0]}'),
         "/models/iris/ping": (200, NAMED, b""),
@@ -53,6 +54,14 @@ def url(routes: Routes) -> Iterator[str]:
 
 def test_a_whole_platform(url: str) -> None:
     assert module.check_tracking(url, 5) == "3.17.2"
+    assert module.check_model(url, "iris", 5) == {"name": "iris", "version": "3", "replicas": 2, "prediction": [0]}
+
+
+def test_a_typed_model_is_asked_both_ways(url: str, routes: Routes) -> None:
+    routes["/models/iris/metadata"] = (200, {}, json.dumps({**IRIS, "predict_example": {"inputs": [1.0]}}).encode())
+    with pytest.raises(module.SmokeError, match="/models/iris/predict answers 404"):
+        module.check_model(url, "iris", 5)
+    routes["/models/iris/predict"] = (200, NAMED, b'{"prediction": 0}')
     assert module.check_model(url, "iris", 5)["prediction"] == [0]
 
 
@@ -78,6 +87,7 @@ def test_a_broken_tracking_server(url: str, routes: Routes, path: str, answer: A
 @pytest.mark.parametrize(
     ("path", "answer", "complaint"),
     [
+        ("/models", (200, {}, b"[]"), "does not list iris"),
         ("/models/iris/metadata", (404, {}, b"nothing is served here"), "answers 404"),
         ("/models/iris/invocations", (503, {}, b"no replica"), "answers 503: no replica"),
         (
