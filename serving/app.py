@@ -235,7 +235,8 @@ class Application:
     def _invocations(self, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
         kind = headers.get(b"content-type")
         content_type = scoring.JSON if kind == JSON_TYPE else None if kind is None else kind.decode("latin-1")
-        return self.scoring.read(body, content_type), False, _finish_invocations
+        batch = self.scoring.read(body, content_type)
+        return batch, False, _finish_invocations if type(batch) is Batch else _finish_chat
 
     def _predict(self, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
         _json_only(headers)
@@ -324,6 +325,10 @@ class Application:
 
 def _finish_invocations(answer: Answer, _request_id: bytes) -> bytes:
     return scoring.answer(answer.predictions)
+
+
+def _finish_chat(answer: Answer, _request_id: bytes) -> bytes:
+    return scoring.answer(answer.predictions, wrapped=False)
 
 
 async def _watch(future: asyncio.Future[Answer], receive: Receive) -> None:

@@ -61,7 +61,7 @@ class Metrics:
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Count one answer to a prediction endpoint and its time."""
         mine = self._mine
-        mine[self._request_at.get((endpoint, status), 0)] += 1.0
+        mine[self._request_at[endpoint, status if status in STATUSES else 500]] += 1.0
         mine[self._latency + bisect_left(LATENCY, seconds)] += 1.0
         mine[self._latency_sum] += seconds
 

@@ -24,6 +24,10 @@ ONE_FORM = (
 )
 
 
+class Chat(Batch):
+    """A body in the form of chats, completions and embeddings: its answer has no key ``predictions`` either."""
+
+
 def media_type(content_type: str | None) -> str:
     """The media type of the header, if /invocations takes it with its parameters."""
     if not content_type:
@@ -84,7 +88,7 @@ class Scoring:
         if self.needs_raw and not forms:
             chat: Batch | None = self._raw().chat(document)
             if chat is not None:
-                return chat
+                return Chat(chat.data, chat.rows, chat.params, chat.raw)
         if len(forms) != 1:
             raise BadRequest(ONE_FORM)
         form = forms[0]
@@ -324,9 +328,9 @@ def tensor_batch(tensors: tuple[Tensor, ...], values: Mapping[str | None, tuple[
     return Batch(data=arrays, rows=counts.pop())
 
 
-def answer(predictions: Any) -> bytes:
+def answer(predictions: Any, *, wrapped: bool = True) -> bytes:
     """The body of a 200, byte for byte that of MLflow's own server."""
-    if type(predictions) is list and predictions:
+    if wrapped and type(predictions) is list and predictions:
         first = type(predictions[0])
         if first is int and len(predictions) == 1:
             return b'{"predictions": [%d]}' % predictions[0]
@@ -338,7 +342,7 @@ def answer(predictions: Any) -> bytes:
     from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj  # noqa: PLC0415 - as pandas
 
     plain = _get_jsonable_obj(predictions, pandas_orient="records")
-    return json.dumps({"predictions": plain}, cls=NumpyEncoder).encode()
+    return json.dumps({"predictions": plain} if wrapped else plain, cls=NumpyEncoder).encode()
 
 
 _letters = re.compile(r"[^-+.0-9e, \[\]]").search
