@@ -56,16 +56,17 @@ def test_predictions_are_those_of_mlflow_bit_for_bit(
     instance: Instance, clients: Clients, digits: tuple[list[list[int]], list[int]]
 ) -> None:
     """`mlflow models predict` on the registered model against the endpoint, on the same input."""
-    for name, body in (("digits", {"inputs": digits[0][:10]}), ("iris", {"dataframe_records": [IRIS] * 3})):
+    flowers = {"dataframe_records": [IRIS] * 3}
+    for names, body in ((["digits"], {"inputs": digits[0][:10]}), (["iris", "flowers"], flowers)):
         golden = clients.python(f"""
 import json, pathlib, subprocess
 pathlib.Path("/tmp/in.json").write_text({json.dumps(json.dumps(body))})
-subprocess.run(["mlflow", "models", "predict", "-m", "models:/{name}@champion", "-i", "/tmp/in.json", "-t", "json", "-o", "/tmp/out.json",
+subprocess.run(["mlflow", "models", "predict", "-m", "models:/{names[0]}@champion", "-i", "/tmp/in.json", "-t", "json", "-o", "/tmp/out.json",
                 "--env-manager", "local"], check=True)
 print(json.dumps(json.loads(pathlib.Path("/tmp/out.json").read_text())))
 """)
-        answer = instance.http(f"http://localhost:8000/models/{name}/invocations", body)
-        assert answer.json() == golden
+        for name in names:
+            assert instance.http(f"http://localhost:8000/models/{name}/invocations", body).json() == golden
 
 
 def test_a_run_of_the_plain_client_is_in_database_store_and_ui(instance: Instance, clients: Clients) -> None:
@@ -101,24 +102,26 @@ def test_the_index_shows_every_model_to_programs_and_people(instance: Instance, 
     listed = {model["name"]: model for model in instance.http("http://localhost:8000/models").json()}
     assert {name: (m["alias"], m["version"], m["engine"], m["replicas"]) for name, m in listed.items()} == {
         "iris": ("champion", "1", "mlflow", 1),
-        "digits": ("champion", "1", "mlflow", 2),
+        "flowers": ("champion", "1", "api", 1),
+        "digits": ("champion", "1", "api", 2),
     }
     page = clients.browse("http://localhost:8000/")
     assert "iris" in page
     assert "digits" in page
     assert "/models/digits/docs" in page
     # The page behind that link loads its script from the internet, and must name the model's own description to it.
-    assert "url: '/models/digits/openapi.json'" in instance.http("http://localhost:8000/models/digits/docs").body
-    assert "/invocations" in instance.http("http://localhost:8000/models/digits/openapi.json").json()["paths"]
+    assert "url: '/models/iris/openapi.json'" in instance.http("http://localhost:8000/models/iris/docs").body
+    for name in listed:
+        assert "/invocations" in instance.http(f"http://localhost:8000/models/{name}/openapi.json").json()["paths"]
 
 
 def test_what_is_not_there_is_said_in_json(instance: Instance) -> None:
     missing = instance.http("http://localhost:8000/models/nothing/invocations", {"inputs": [1]})
     assert missing.status == 404
-    assert missing.json()["models"] == ["iris", "digits"]
-    not_yet = instance.http("http://localhost:9201/predict", {"image": [0] * 784})
-    assert not_yet.status == 404
-    assert "/invocations" in not_yet.json()["message"]
+    assert missing.json()["models"] == ["iris", "flowers", "digits"]
+    untyped = instance.http("http://localhost:8000/models/iris/predict", IRIS)
+    assert untyped.status == 404
+    assert "/invocations" in untyped.json()["message"]
 
 
 def test_only_the_promised_ports_listen_and_only_on_loopback(instance: Instance) -> None:

@@ -58,7 +58,7 @@ def test_a_digit_is_drawn_with_the_keyboard(browser: Browser) -> None:
 
 
 def test_the_form_of_columns_answers_at_once_and_says_which_field_is_wrong(browser: Browser) -> None:
-    browser.open(f"{MODELS}/iris/")
+    browser.open(f"{MODELS}/flowers/")
     assert browser.until(RESULT) in {"0", "1", "2"}
     for place, value in enumerate(("6.3", "3.3", "6.0", "2.5")):
         browser.fill(f"#field-{place}", value)
@@ -72,18 +72,18 @@ def test_the_form_of_columns_answers_at_once_and_says_which_field_is_wrong(brows
 
 
 def test_the_command_line_of_the_page_gives_the_same_answer(instance: Instance, browser: Browser) -> None:
-    browser.open(f"{MODELS}/iris/")
+    browser.open(f"{MODELS}/flowers/")
     result = browser.until(RESULT)
     command = browser.text("#curl")
-    assert command.startswith(f"curl '{MODELS}/iris/predict'")
+    assert command.startswith(f"curl '{MODELS}/flowers/predict'")
     body = browser.evaluate("request().body")
     assert command.endswith(f"-d '{body}'")
-    answer = instance.http(f"{MODELS}/iris/predict", body, headers={"Content-Type": "application/json"})
+    answer = instance.http(f"{MODELS}/flowers/predict", body, headers={"Content-Type": "application/json"})
     assert str(answer.json()["prediction"]) == result
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["iris/", "digits/", "iris/docs"])
+@pytest.mark.parametrize("path", ["flowers/", "digits/", "flowers/docs"])
 def test_pages_fit_on_a_small_screen(browser: Browser, path: str, scheme: str) -> None:
     browser.screen(320, 640, scheme)
     browser.open(f"{MODELS}/{path}")
@@ -93,7 +93,7 @@ def test_pages_fit_on_a_small_screen(browser: Browser, path: str, scheme: str) -
 
 
 def test_the_documentation_sends_a_request(browser: Browser) -> None:
-    browser.open(f"{MODELS}/iris/docs")
+    browser.open(f"{MODELS}/flowers/docs")
     browser.until("document.querySelector('#predict form button')")
     browser.evaluate("document.querySelector('#predict form button').click()")
     assert str(browser.until("document.querySelector('#predict .status')?.textContent")).startswith("200 ")
@@ -103,6 +103,6 @@ def test_the_documentation_sends_a_request(browser: Browser) -> None:
 
 def test_the_index_leads_to_the_page(browser: Browser) -> None:
     browser.open("http://localhost:8000/models")
-    browser.evaluate("document.querySelector('h2 a[href=\"/models/iris/\"]').click()")
+    browser.evaluate("document.querySelector('h2 a[href=\"/models/flowers/\"]').click()")
     browser.until(RESULT)
-    assert browser.evaluate("location.pathname") == "/models/iris/"
+    assert browser.evaluate("location.pathname") == "/models/flowers/"
