@@ -101,9 +101,7 @@ def test_problems() -> None:
     assert problems(IMAGE, {"inputs": [good], "outputs": [{"name": "nope"}]}) == {
         ("body", "outputs", 0, "name"): "output"
     }
-    assert problems(IMAGE, {"inputs": [good], "outputs": [{"name": {}}]}) == {
-        ("body", "outputs", 0, "name"): "output"
-    }
+    assert problems(IMAGE, {"inputs": [good], "outputs": [{"name": {}}]}) == {("body", "outputs", 0, "name"): "output"}
     assert problems(DENSE, {"inputs": [tensor(NAMES[0], [1], "FP64", [1])]}) == {
         ("body", "inputs", NAMES[1]): "missing"
     }
