@@ -86,7 +86,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": [1.0, 0.0, 3.0, 2.0]})
     fitted = LogisticRegression().fit(rows, [0, 0, 1, 1])
     mlflow.sklearn.save_model(
-        fitted, path, signature=infer_signature(rows, fitted.predict(rows)), input_example=rows[:1]
+        fitted,
+        path,
+        signature=infer_signature(rows, fitted.predict(rows)),
+        input_example=rows[:1],
+        pip_requirements=["scikit-learn"],
     )
     return path
 
