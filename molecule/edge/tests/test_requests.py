@@ -278,11 +278,12 @@ def test_a_prediction_goes_to_another_server(instance: Instance, servers: Seen, 
 
 
 def test_the_list_of_models(instance: Instance) -> None:
-    listed, page, one, metadata, style, wrong = ask(
+    listed, page, one, typed, metadata, style, wrong = ask(
         instance,
         request("/models"),
         request("/", headers={"Accept": "text/html"}),
-        request("/models/digits"),
+        request("/models/iris"),
+        request("/models/digits", headers={"Accept": "text/html"}),
         request("/models/iris/metadata"),
         request("/style.css"),
         request("/models", "POST", body="{}"),
@@ -297,7 +298,9 @@ def test_the_list_of_models(instance: Instance) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert all(f'id="{name}"' in page.body for name in models)
-    assert one.json()["version"] == "7"
+    assert one.json()["version"] == "3"
+    # The page of a typed model is its container's, and its links need the slash.
+    assert (typed.status, typed.headers["location"]) == (307, "/models/digits/")
     assert metadata.json()["input_example"] == {"inputs": [[5.1, 3.5, 1.4, 0.2]]}
     assert metadata.json()["metrics"] == {"accuracy": 0.97}
     assert style.headers["content-type"] == "text/css"
