@@ -157,7 +157,7 @@ def load(path: str | Path, information: ModelInformation | None = None, *, compi
     information = read(path) if information is None else information
     mlmodel = yaml.safe_load((Path(path) / "MLmodel").read_text(encoding="utf-8"))
     predict_fn = mlmodel["flavors"]["python_function"].get("predict_fn", "predict")
-    original = Original(pyfunc.load_model(str(path)), information.signature, predict_fn)
+    original = Original(pyfunc.load_model(str(path), suppress_warnings=True), information.signature, predict_fn)
     return make(original, information, compiled=compiled)
 
 

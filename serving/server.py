@@ -19,6 +19,7 @@ import uvicorn
 from serving import information, model
 from serving.app import Application
 from serving.batching import Batcher, Limits
+from serving.lane import Connection
 from serving.logs import configure
 from serving.metrics import Metrics
 from serving.settings import Settings, SettingsError
@@ -143,7 +144,7 @@ def work(app: Application, sock: socket.socket, settings: Settings) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         access_log=False,
