@@ -8,6 +8,7 @@ answered in the same tick of the event loop; every other one, and every error, i
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from serving.app import IN_LOOP_BYTES, Application, Finish, Route
 from serving.bodies import SHARES
 from serving.model import Answer
+
+log = logging.getLogger(__name__)
 
 
 class Connection(HttpToolsProtocol):  # type: ignore[misc]
@@ -144,7 +147,12 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - as above
             self.connection.fail(self.cycle, error)
             return
-        self.connection.reply(self.cycle, body, self.request_id)
+        try:
+            self.connection.reply(self.cycle, body, self.request_id)
+        except Exception:
+            # Whatever it is, the other requests of the tick get their answers.
+            log.exception("an answer cannot be sent")
+            self.connection.transport.abort()
         app.metrics.answered(self.route.endpoint, 200, time.perf_counter() - self.start)
 
     def set_exception(self, error: BaseException) -> None:
