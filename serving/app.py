@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from serving import scoring, typed
+from serving.batching import Waiter
 from serving.bodies import Bodies, Disconnected
 from serving.describe import description
 from serving.errors import (
@@ -73,11 +74,15 @@ class Predictor(Protocol):
     def submit(self, batch: Batch, *, probabilities: bool = False) -> asyncio.Future[Answer]:
         """Queue rows; the future has their answer or a ServingError, and cancelling it drops them."""
 
+    def offer(self, batch: Batch, waiter: Waiter, *, probabilities: bool = False) -> bool:
+        """Queue rows for ``waiter`` if they are answered in this tick; False if not. Raises as ``submit`` does."""
+
 
 # Makes the body of an answer to the request with this id.
 Finish = Callable[[Answer, bytes], bytes]
-# Decodes a body with its headers: the rows, whether their probabilities are wanted, and what makes the answer.
-Read = Callable[[bytes, Headers], tuple[Batch, bool, Finish]]
+# What a body holds: the rows, whether their probabilities are wanted, and what makes the answer.
+Decoded = tuple[Batch, bool, Finish]
+Read = Callable[[bytes, Headers], Decoded]
 
 
 @dataclass(slots=True)
@@ -118,12 +123,12 @@ class Application:
         self.typed = Typed(information, parser, settings.max_rows)
         self.inference = Inference(information, parser, settings.max_rows)
         self._make_predictor = predictor
-        self._predictor: Predictor | None = None
+        self.predictor: Predictor | None = None
         self._classes = [typed.label(value) for value in information.classes]
         self._origin = {"model": information.name, "version": information.version}
         self._pages = {path: _page(page) for path, page in (pages or {}).items()}
         self._decoders = ThreadPoolExecutor(1, "decode")
-        self._in_flight = 0
+        self.in_flight = 0
         # What clients wait for, and how each would say that it is gone.
         self._waiting: dict[asyncio.Future[Answer], Receive] = {}
         self._seen: set[asyncio.Future[Answer]] = set()
@@ -159,32 +164,38 @@ class Application:
             routes[f"{base}/infer"] = Route("infer", post=self._infer)
         return routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - in one piece: every call costs
-        """Answer one request."""
+    async def __call__(  # noqa: C901, PLR0912, PLR0915 - in one piece: every call costs
+        self, scope: Scope, receive: Receive, send: Send, decoded: Decoded | Exception | None = None
+    ) -> None:
+        """Answer one request; ``decoded`` is what its body holds, or the error, where that is known already."""
         if scope["type"] != "http":
             await _refuse_protocol(scope, receive, send)
             return
         start = time.perf_counter()
-        if self._predictor is None:
+        if self.predictor is None:
             self.start()
         headers: Headers = dict(scope["headers"])
         request_id = self.writer.request_id(headers)
         route = self.routes.get(scope["path"])
-        status, size, unread = 200, 0, True
-        self._in_flight += 1
+        status, size, unread = 200, 0, decoded is None
+        self.in_flight += 1
         try:
             if route is not None and route.post is not None and scope["method"] == "POST":
-                # A length of five digits needs no look: what comes is counted anyway.
-                if b"content-encoding" in headers or len(headers.get(b"content-length", b"")) > SHORT_LENGTH:
-                    self.bodies.check(headers)
-                body = await self.bodies.read(receive)
-                size, unread = len(body), False
-                if size <= IN_LOOP_BYTES:
-                    batch, probabilities, finish = route.post(body, headers)
-                else:
-                    batch, probabilities, finish = await self._in_thread(route.post, body, headers)
-                del body
-                future = self._predictor.submit(batch, probabilities=probabilities)  # type: ignore[union-attr]
+                if decoded is None:
+                    # A length of five digits needs no look: what comes is counted anyway.
+                    if b"content-encoding" in headers or len(headers.get(b"content-length", b"")) > SHORT_LENGTH:
+                        self.bodies.check(headers)
+                    body = await self.bodies.read(receive)
+                    size, unread = len(body), False
+                    if size <= IN_LOOP_BYTES:
+                        decoded = route.post(body, headers)
+                    else:
+                        decoded = await self._in_thread(route.post, body, headers)
+                    del body
+                elif isinstance(decoded, Exception):
+                    raise decoded  # noqa: TRY301 - as any other, from here
+                batch, probabilities, finish = decoded
+                future = self.predictor.submit(batch, probabilities=probabilities)  # type: ignore[union-attr]
                 self._waiting[future] = receive
                 try:
                     answer = await future
@@ -212,7 +223,7 @@ class Application:
             else:
                 await self.writer.write(send, response, request_id)
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
             self.bodies.held -= size
         seconds = time.perf_counter() - start
         if route is not None and route.post is not None:
@@ -224,21 +235,21 @@ class Application:
 
     def start(self) -> None:
         """Make the predictor in the event loop, and begin to look after what takes long."""
-        self._predictor = self._make_predictor()
+        self.predictor = self._make_predictor()
         self._sweep()
 
-    async def _in_thread(self, read: Read, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
+    async def _in_thread(self, read: Read, body: bytes, headers: Headers) -> Decoded:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, read, body, headers)
 
     # The three ways to ask for a prediction.
 
-    def _invocations(self, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
+    def _invocations(self, body: bytes, headers: Headers) -> Decoded:
         kind = headers.get(b"content-type")
         content_type = scoring.JSON if kind == JSON_TYPE else None if kind is None else kind.decode("latin-1")
         batch = self.scoring.read(body, content_type)
         return batch, False, _finish_invocations if type(batch) is Batch else _finish_chat
 
-    def _predict(self, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
+    def _predict(self, body: bytes, headers: Headers) -> Decoded:
         _json_only(headers)
         request = self.typed.read(body)
 
@@ -250,7 +261,7 @@ class Application:
 
         return request.batch, bool(self._classes), finish
 
-    def _infer(self, body: bytes, headers: Headers) -> tuple[Batch, bool, Finish]:
+    def _infer(self, body: bytes, headers: Headers) -> Decoded:
         if b"inference-header-content-length" in headers:
             raise UnsupportedMediaType("The binary tensor extension is not supported; send data as JSON")
         _json_only(headers)
@@ -302,9 +313,9 @@ class Application:
     # What happens beside the requests.
 
     def _report(self) -> None:
-        predictor = self._predictor
+        predictor = self.predictor
         if predictor is not None:
-            self.metrics.load(self._in_flight, predictor.depth, predictor.stuck_seconds)
+            self.metrics.load(self.in_flight, predictor.depth, predictor.stuck_seconds)
 
     def _sweep(self) -> None:
         """End what takes too long to come in, watch the clients whose prediction takes long, and write the gauges."""

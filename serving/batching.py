@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import Protocol
 
 from serving.errors import DeadlineExceeded, ModelFailed, NotReady, QueueFull, ServingError
 from serving.model import FAILED, Answer, ServedModel
@@ -40,12 +41,25 @@ class Limits:
     timeout: float = 30.0
 
 
+class Waiter(Protocol):
+    """What gets an answer or an error: a future, or as much of one as is needed here."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, result: Answer, /) -> None:
+        """Take the answer."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Take the error."""
+
+
 class Ticket:
     """One request on its way through the queue."""
 
     __slots__ = ("batch", "deadline", "future", "kind", "probabilities")
 
-    def __init__(self, batch: Batch, kind: Hashable | None, future: asyncio.Future[Answer], *, proba: bool) -> None:
+    def __init__(self, batch: Batch, kind: Hashable | None, future: Waiter, *, proba: bool) -> None:
         self.batch = batch
         self.kind = kind
         self.future = future
@@ -99,20 +113,26 @@ class Batcher:
 
         A future that is cancelled takes its batch out of the queue.
         """
+        future: asyncio.Future[Answer] = self.loop.create_future()
+        if not self.offer(batch, future, probabilities=probabilities):
+            self._enqueue(Ticket(batch, self.model.kind(batch), future, proba=probabilities))
+            self._schedule()
+        return future
+
+    def offer(self, batch: Batch, waiter: Waiter, *, probabilities: bool = False) -> bool:
+        """Queue a batch for ``waiter`` if it is answered in this tick; False if not. Raises as ``submit`` does."""
         if self.closing:
             raise NotReady(CLOSING)
-        future: asyncio.Future[Answer] = self.loop.create_future()
-        ticket = Ticket(batch, self.model.kind(batch), future, proba=probabilities)
-        if batch.rows <= self.inline_rows and ticket.kind is not None:
-            if len(self.tick) >= self.limits.queue:
-                raise QueueFull(FULL)
-            self.tick.append(ticket)
-        else:
-            self._enqueue(ticket)
-        if not self.scheduled:
-            self.scheduled = True
-            self.loop.call_soon(self._flush)
-        return future
+        if batch.rows > self.inline_rows:
+            return False
+        kind = self.model.kind(batch)
+        if kind is None:
+            return False
+        if len(self.tick) >= self.limits.queue:
+            raise QueueFull(FULL)
+        self.tick.append(Ticket(batch, kind, waiter, proba=probabilities))
+        self._schedule()
+        return True
 
     async def predict(self, batch: Batch, *, probabilities: bool = False) -> Answer:
         """Queue a batch and wait for its answer; raise a ServingError."""
@@ -148,6 +168,11 @@ class Batcher:
         self.waiting.append(ticket)
         if self.timer is None:
             self.timer = self.loop.call_at(ticket.deadline, self._expire)
+
+    def _schedule(self) -> None:
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._flush)
 
     def _forget_cancelled(self) -> None:
         self.waiting = deque(ticket for ticket in self.waiting if not ticket.future.done())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -149,15 +151,19 @@ def load(path: str | Path, information: ModelInformation | None = None, *, compi
     """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    # After the environment is set; and it takes seconds, which reading the information does not need.
-    from mlflow import pyfunc  # noqa: PLC0415
+    information = read(path) if information is None else information
+    # A table of numbers has no columns of strings.
+    with _no_pyarrow() if information.flavor == "sklearn" and information.signature.dense else nullcontext():
+        # After the environment is set; and it takes seconds, which reading the information does not need.
+        from mlflow import pyfunc  # noqa: PLC0415
 
     # The test for finite values makes NaN on purpose.
-    warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning, r"serving\.kernels")
-    information = read(path) if information is None else information
+    warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning, r"serving\.(kernels|fast)")
     mlmodel = yaml.safe_load((Path(path) / "MLmodel").read_text(encoding="utf-8"))
     predict_fn = mlmodel["flavors"]["python_function"].get("predict_fn", "predict")
-    original = Original(pyfunc.load_model(str(path)), information.signature, predict_fn)
+    # Without MLflow's comparison of the requirements with what is installed, which takes half a second: the image is made
+    # from the requirements.
+    original = Original(pyfunc.load_model(str(path), suppress_warnings=True), information.signature, predict_fn)
     return make(original, information, compiled=compiled)
 
 
@@ -174,6 +180,20 @@ def make(original: Original, information: ModelInformation, *, compiled: bool = 
         reason = "the model is not a scikit-learn estimator that is asked for `predict`"
     way = "original" if program is None else "compiled"
     return ServedModel(original, replace(information, predictor=way, predictor_reason=reason), program)
+
+
+@contextmanager
+def _no_pyarrow() -> Iterator[None]:
+    """Import pandas and MLflow without pyarrow, which they take for columns of strings and for HDFS: 40 MB."""
+    if "pandas" in sys.modules or "pyarrow" in sys.modules:
+        yield
+        return
+    sys.modules["pyarrow"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        # Whoever imports it from now on gets it: a model, and pandas for Parquet.
+        del sys.modules["pyarrow"]
 
 
 class _Translated:

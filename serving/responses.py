@@ -44,6 +44,7 @@ class Writer:
             (b"x-model-version", header_value(version)),
         )
         self._json = (JSON, *self.common)
+        self._head: tuple[object, bytes] = (None, b"")
         self.renew()
 
     def renew(self) -> None:
@@ -68,6 +69,13 @@ class Writer:
             }
         )
         await send({"type": "http.response.body", "body": body})
+
+    def head(self, defaults: list[Header], *, keep: bool) -> bytes:
+        """The beginning of a prediction as it goes over the wire; ``defaults`` are headers that change once a second."""
+        if self._head[0] is not defaults:
+            lines = [b"%b: %b\r\n" % header for header in (*defaults, *self._json)]
+            self._head = defaults, b"HTTP/1.1 200 OK\r\n" + b"".join(lines)
+        return self._head[1] if keep else self._head[1] + b"connection: close\r\n"
 
     async def write(self, send: Send, response: Response, request_id: bytes, more: Iterable[Header] = ()) -> None:
         """Send any answer."""

@@ -49,6 +49,42 @@ def test_all_forms_of_a_table(form: Any) -> None:
     assert batch.params is None
 
 
+def test_names_as_every_client_writes_them() -> None:
+    """In turns, because the reader remembers how the last one wrote them."""
+    scoring = Scoring(DENSE, no_raw)
+    alike = [b'["sepal length (cm)","sepal width (cm)"]', b'["\\u0073epal length (cm)" , "sepal width (cm)"]']
+    turned, wrong = b'["sepal width (cm)","sepal length (cm)"]', b'["sepal length (cm)","sepal"]'
+    for names in (*alike, turned, *alike, wrong, *alike):
+        body = b'{"dataframe_split": {"columns": %b, "data": [[1, 2]]}}' % names
+        if names == wrong:
+            with pytest.raises(InvalidInput):
+                scoring.read(body, JSON)
+        else:
+            row = [2.0, 1.0] if names == turned else [1.0, 2.0]
+            assert matrix(DENSE, scoring.read(body, JSON)).tolist() == [row]
+
+
+@pytest.mark.parametrize("kind", ["double", "float", "integer", "long"])
+@pytest.mark.parametrize(("width", "rows"), [(3, 1), (3, 200), (300, 1), (300, 3)])
+def test_rows_of_every_size(kind: Any, width: int, rows: int) -> None:
+    signature = Signature(columns=tuple(Column(f"c{place}", kind) for place in range(width)))
+    values = np.arange(rows * width).reshape(rows, width) + (0.1 if kind in {"double", "float"} else 0)
+    document = {"dataframe_split": {"columns": [f"c{place}" for place in range(width)], "data": values.tolist()}}
+    found = matrix(signature, read(signature, document))
+    assert found.dtype == signature.dense_dtype
+    assert found.tolist() == values.astype(signature.dense_dtype).tolist()
+
+
+@pytest.mark.parametrize("value", [1e39, -1e39, 3.5e38])
+def test_wide_tensors_that_single_precision_cannot_hold(value: float) -> None:
+    signature = Signature(tensors=(Tensor(None, np.dtype("float32"), (-1, 300)),))
+    largest = 3.4028234663852886e38
+    assert matrix(signature, read(signature, {"inputs": [[largest] * 300]})).min() == np.float32(largest)
+    for row in ([value] + [0.0] * 299, [0.0] * 299 + [value]):
+        found = problems(signature, {"inputs": [row]})
+        assert found == {("body", "inputs", 0, row.index(value)): "number_out_of_range"}
+
+
 def test_a_single_value_stands_for_a_row() -> None:
     assert matrix(DENSE, read(DENSE, {"inputs": FLOWER})).tolist() == [[5.1, 3.5]]
 

@@ -63,6 +63,9 @@ class Sums:
         self.futures: list[asyncio.Future[Answer]] = []
         self.batches: list[Batch] = []
 
+    def offer(self, *_: Any, **__: Any) -> bool:
+        return False
+
     def submit(self, batch: Batch, *, probabilities: bool = False) -> asyncio.Future[Answer]:
         if isinstance(self.error, ServingError):
             raise self.error
