@@ -24,6 +24,8 @@ def secrets() -> dict[str, str]:
     return {path.name: path.read_text().strip() for path in directory.iterdir()} if directory.is_dir() else {}
 
 
+# First, because xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one instance in one process, in their order: they change it."""
     for item in items:
