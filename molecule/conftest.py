@@ -24,16 +24,6 @@ def secrets() -> dict[str, str]:
     return {path.name: path.read_text().strip() for path in directory.iterdir()} if directory.is_dir() else {}
 
 
-# First, because xdist reads the groups in the same hook.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one instance in one process, in their order: they change it."""
-    for item in items:
-        if isinstance(item, pytest.Function):
-            host: Any = item.callspec.params["_testinfra_host"]
-            item.add_marker(pytest.mark.xdist_group(host.backend.get_pytest_id()))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the logs of the instance's containers and the tail of its journal to a failure."""
