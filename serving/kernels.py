@@ -108,6 +108,8 @@ class Network(Kernel):
 
     def __init__(self, estimator: Any) -> None:
         self.layers = list(zip(estimator.coefs_, estimator.intercepts_, strict=True))
+        # By the dtype of the rows: else numpy would convert weights of single precision for every call on doubles.
+        self.converted: dict[np.dtype[Any], list[tuple[Array, Array]]] = {}
         self.hidden = _activation(estimator.activation)
         self.output = _activation(estimator.out_activation_)
         binarizer = getattr(estimator, "_label_binarizer", None)
@@ -121,8 +123,14 @@ class Network(Kernel):
 
     def scores(self, rows: Array) -> Array:
         values = rows
-        last = len(self.layers) - 1
-        for position, (weights, bias) in enumerate(self.layers):
+        layers = self.converted.get(rows.dtype)
+        if layers is None:
+            layers = [
+                (weights.astype(np.result_type(weights, rows), copy=False), bias) for weights, bias in self.layers
+            ]
+            self.converted[rows.dtype] = layers
+        last = len(layers) - 1
+        for position, (weights, bias) in enumerate(layers):
             values = values @ weights
             values += bias
             if position != last:

@@ -157,8 +157,10 @@ def load(path: str | Path, information: ModelInformation | None = None, *, compi
         # After the environment is set; and it takes seconds, which reading the information does not need.
         from mlflow import pyfunc  # noqa: PLC0415
 
-    # The test for finite values makes NaN on purpose.
-    warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning, r"serving\.(kernels|fast)")
+    # The test for finite values makes NaN on purpose, and what single precision cannot hold is found by it.
+    warnings.filterwarnings(
+        "ignore", "(invalid value|overflow) encountered", RuntimeWarning, r"serving\.(kernels|fast)"
+    )
     mlmodel = yaml.safe_load((Path(path) / "MLmodel").read_text(encoding="utf-8"))
     predict_fn = mlmodel["flavors"]["python_function"].get("predict_fn", "predict")
     # Without MLflow's comparison of the requirements with what is installed, which takes half a second: the image is made

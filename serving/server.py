@@ -35,7 +35,7 @@ FIRST_BACKOFF, LAST_BACKOFF, LONG_LIFE = 0.1, 10.0, 30.0
 FAILED, CANNOT_START = 1, 2
 # Of malloc.h: free memory above the first is given back, what is as large as the second has a mapping of its own.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES, MAPPED_BYTES = 16 * 1024 * 1024, 1024 * 1024
+KEPT_BYTES, MAPPED_BYTES = 16 * 1024 * 1024, 8 * 1024 * 1024
 
 
 class Server(uvicorn.Server):  # type: ignore[misc]

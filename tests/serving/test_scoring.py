@@ -75,6 +75,7 @@ def test_rows_of_every_size(kind: Any, width: int, rows: int) -> None:
     assert found.tolist() == values.astype(signature.dense_dtype).tolist()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("value", [1e39, -1e39, 3.5e38])
 def test_wide_tensors_that_single_precision_cannot_hold(value: float) -> None:
     signature = Signature(tensors=(Tensor(None, np.dtype("float32"), (-1, 300)),))
