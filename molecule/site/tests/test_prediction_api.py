@@ -12,6 +12,15 @@ from instance import Instance
 
 MODELS = "http://localhost:8000/models"
 FLOWER = {"sepal length (cm)": 6.3, "sepal width (cm)": 3.3, "petal length (cm)": 6.0, "petal width (cm)": 2.5}
+# A request without a content type, which clients of a higher level cannot be made to send.
+UNTYPED = """
+import http.client
+connection = http.client.HTTPConnection("localhost", 8000)
+connection.putrequest("POST", "/models/flowers/invocations")
+connection.putheader("Content-Length", "2")
+connection.endheaders(b"{}")
+print(connection.getresponse().status)
+"""
 
 Digits = tuple[list[list[int]], list[int]]
 
@@ -64,9 +73,7 @@ def test_the_documented_differences_from_the_stock_server(instance: Instance) ->
     assert (strict.status, stock.status) == (422, 400)
     for word in ("Traceback", "stack_trace", "/opt/", "wide", "double (required)"):
         assert word not in strict.body
-    nameless = instance.sh(
-        f"curl -s -o /dev/null -w '%{{http_code}}' -H 'Content-Type:' --data '{json.dumps(body)}' {MODELS}/flowers/invocations"
-    )
+    nameless = instance.sh(f"python3 -c '{UNTYPED}'").strip()
     assert nameless == "415"
 
 
