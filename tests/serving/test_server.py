@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -206,26 +207,32 @@ def test_what_cannot_start_says_why_in_one_line(settings: dict[str, str], code: 
 def test_the_parent_waits_longer_for_a_worker_that_dies_again_and_again(tmp_path: Path) -> None:
     """In a process of its own, which the signals are for."""
     marks = tmp_path / "marks"
+    marks.touch()
     pid = os.fork()
     if not pid:
         metrics = Metrics(workers=1)
 
         def die(_slot: int) -> None:
             with marks.open("a") as file:
-                file.write("x")
+                file.write(f"{time.monotonic()}\n")
             os._exit(3)
 
         parent = Parent(1, die, metrics)
-        signal.signal(signal.SIGALRM, lambda _number, _frame: parent._stop(signal.SIGTERM, None))
-        signal.setitimer(signal.ITIMER_REAL, 1.0)
+
+        def look(_number: int, _frame: object) -> None:
+            if metrics.totals()[metrics._restarts] >= 4:
+                parent._stop(signal.SIGTERM, None)
+
+        signal.signal(signal.SIGALRM, look)
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
         code = parent.serve()
-        # The end may come between a worker's death and its count.
-        deaths = len(marks.read_text())
-        os._exit(code if metrics.totals()[metrics._restarts] in {deaths - 1, deaths} else 9)
+        os._exit(code if metrics.totals()[metrics._restarts] == len(marks.read_text().splitlines()) else 9)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    # At 0, 0.1, 0.3 and 0.7 s; without waiting it would be dozens.
-    assert 2 <= len(marks.read_text()) <= 4
+    times = [float(line) for line in marks.read_text().splitlines()]
+    waits = [after - before for before, after in pairwise(times)]
+    # Twice as long each time; a busy machine only adds to it.
+    assert all(wait >= least for wait, least in zip(waits, (0.09, 0.18, 0.36), strict=False)), waits
 
 
 def test_log_lines_are_json() -> None:
