@@ -68,45 +68,17 @@ engine:
       type: bool
 """
 
-import http.client
+import contextlib
 import importlib.util
-import json
-import os
 import shutil
-import socket
-import urllib.parse
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.engine import Engine, EngineError
 
 ROOT_DIR = "/var/lib/docker"
 TIMEOUT = 15.0
-
-
-class Engine(http.client.HTTPConnection):
-    """The engine's API over its socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("docker", timeout=TIMEOUT)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-    def get(self, path: str) -> Any:
-        """Return the document at `path`, or None where there is none or nobody answers."""
-        try:
-            self.request("GET", path)
-            answer = self.getresponse()
-            text = answer.read()
-            return json.loads(text) if answer.status == http.client.OK else None
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
-        finally:
-            self.close()
 
 
 def free_mib(path: str) -> int:
@@ -129,18 +101,21 @@ def memory_mib(meminfo: str) -> int:
 
 def facts(path: str, image: str) -> dict[str, Any]:
     """Return what the module tells."""
-    engine = Engine(path)
-    info = engine.get("/info") if os.path.exists(path) else None  # noqa: PTH110 - False, not an error, below a closed directory
-    found = engine.get(f"/images/{urllib.parse.quote(image)}/json") if info else None
-    swarm = (info or {}).get("Swarm") or {}
-    root_dir = (info or {}).get("DockerRootDir") or ROOT_DIR
+    engine = Engine(path, TIMEOUT)
+    info: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    with contextlib.suppress(EngineError):
+        info = engine.get("/info") or {}
+        found = engine.image(image)
+    swarm = info.get("Swarm") or {}
+    root_dir = info.get("DockerRootDir") or ROOT_DIR
     return {
-        "answers": info is not None,
-        "version": (info or {}).get("ServerVersion", ""),
+        "answers": bool(info),
+        "version": info.get("ServerVersion", ""),
         "swarm": swarm.get("LocalNodeState", ""),
         "manager": bool(swarm.get("ControlAvailable")),
         "root_dir": root_dir,
-        "image_exists": found is not None,
+        "image_exists": bool(found),
         "free_mib": free_mib(root_dir),
         "memory_mib": memory_mib(Path("/proc/meminfo").read_text()),
         "library": all(importlib.util.find_spec(name) for name in ("docker", "requests")),

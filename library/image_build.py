@@ -87,7 +87,6 @@ seconds:
 """
 
 import base64
-import contextlib
 import hashlib
 import io
 import json
@@ -95,21 +94,12 @@ import os
 import tarfile
 import tempfile
 import time
-import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
-try:
-    import docker
-    import docker.errors
-    import docker.utils
-
-    IMPORT_ERROR = ""
-except ImportError:
-    IMPORT_ERROR = traceback.format_exc()
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.engine import Engine, EngineError, socket_path
 
 DIGEST_LABEL = "mlflow-anywhere.inputs"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -180,35 +170,23 @@ def write_context(target: IO[bytes], dockerfile: str, files: list[dict[str, Any]
                 archive.addfile(member, source)
 
 
-def find_image(client: Any, ref: str) -> dict[str, Any]:
-    """Return what the engine says of an image, or an empty dict."""
-    try:
-        found: dict[str, Any] = client.inspect_image(ref)
-    except docker.errors.ImageNotFound:
-        return {}
-    return found
-
-
-def build(client: Any, parameters: dict[str, Any], label: str) -> None:
+def build(engine: Any, parameters: dict[str, Any], label: str) -> None:
     """Build the image; raise BuildError with the end of the build's output."""
     lines: list[str] = []
     proxies = {name: os.environ[name] for name in PROXIES if os.environ.get(name)}
     with tempfile.TemporaryFile() as context:
         write_context(context, parameters["dockerfile"], parameters["files"])
         context.seek(0)
-        steps = client.build(
-            fileobj=context,
-            custom_context=True,
-            tag=parameters["ref"],
-            rm=True,
-            forcerm=True,
-            decode=True,
-            network_mode=parameters["network"],
+        options = {
+            "t": parameters["ref"],
+            "rm": 1,
+            "forcerm": 1,
+            "networkmode": parameters["network"],
             # The engine keeps the proxies out of the image's history by itself.
-            buildargs={**proxies, **{key: str(value) for key, value in parameters["args"].items()}},
-            labels={DIGEST_LABEL: label},
-        )
-        for step in steps:
+            "buildargs": {**proxies, **{key: str(value) for key, value in parameters["args"].items()}},
+            "labels": {DIGEST_LABEL: label},
+        }
+        for step in engine.build(context, options):
             lines += str(step.get("stream", "")).splitlines()
             if "error" in step:
                 raise BuildError(step["error"], "\n".join(lines[-LOG_LINES:]))
@@ -242,36 +220,27 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("docker"), exception=IMPORT_ERROR)
     parameters = module.params
     ref = parameters["ref"]
+    engine = Engine(socket_path(), parameters["timeout"])
     try:
-        with contextlib.closing(
-            docker.APIClient(version="auto", timeout=parameters["timeout"], **environment())
-        ) as client:
-            parents = [find_image(client, name).get("Id", "") for name in parents_of(parameters["dockerfile"])]
-            label = digest(parameters["dockerfile"], parents, parameters["inputs"], parameters["files"])
-            before = find_image(client, ref)
-            had = ((before.get("Config") or {}).get("Labels") or {}).get(DIGEST_LABEL, "")
-            diff = {"before": f"{ref} {had or 'does not exist'}\n", "after": f"{ref} {label}\n"}
-            if had == label:
-                module.exit_json(changed=False, image=before["Id"])
-            if module.check_mode:
-                module.exit_json(changed=True, image="", diff=diff)
-            began = time.monotonic()
-            build(client, parameters, label)
-            image = find_image(client, ref)["Id"]
-            module.exit_json(changed=True, image=image, diff=diff, seconds=round(time.monotonic() - began, 2))
+        parents = [engine.image(name).get("Id", "") for name in parents_of(parameters["dockerfile"])]
+        label = digest(parameters["dockerfile"], parents, parameters["inputs"], parameters["files"])
+        before = engine.image(ref)
+        had = ((before.get("Config") or {}).get("Labels") or {}).get(DIGEST_LABEL, "")
+        diff = {"before": f"{ref} {had or 'does not exist'}\n", "after": f"{ref} {label}\n"}
+        if had == label:
+            module.exit_json(changed=False, image=before["Id"])
+        if module.check_mode:
+            module.exit_json(changed=True, image="", diff=diff)
+        began = time.monotonic()
+        build(engine, parameters, label)
+        image = engine.image(ref)["Id"]
+        module.exit_json(changed=True, image=image, diff=diff, seconds=round(time.monotonic() - began, 2))
     except BuildError as error:
         module.fail_json(msg=f"{ref} could not be built: {error}\n{error.log}")
-    except (docker.errors.DockerException, OSError) as error:
+    except (EngineError, OSError) as error:
         module.fail_json(msg=f"{ref} could not be built: {error}")
-
-
-def environment() -> dict[str, Any]:
-    """Return how the engine is reached, from DOCKER_HOST and its like."""
-    return dict(docker.utils.kwargs_from_env())
 
 
 if __name__ == "__main__":

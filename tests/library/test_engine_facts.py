@@ -24,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
     """An engine that has one image."""
 
     def do_GET(self) -> None:
-        known = {"/info": INFO, "/images/ours/runtime%3A1/json": {}, "/images/ours/runtime:1/json": {}}
+        known = {"/info": INFO, "/images/ours/runtime%3A1/json": {"Id": "sha256:1"}}
         found = known.get(self.path)
         text = json.dumps(found if found is not None else {"message": "no such image"}).encode()
         self.send_response(200 if found is not None else 404)

@@ -114,8 +114,8 @@ class FakeEngine:
         self.steps = steps
         self.asked: dict[str, Any] = {}
 
-    def build(self, **asked: Any) -> list[dict[str, str]]:
-        self.asked = asked
+    def build(self, _context: object, options: dict[str, Any]) -> list[dict[str, str]]:
+        self.asked = options
         return self.steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,18 @@ def write_rows(instance: Instance) -> None:
     )
 
 
+@pytest.fixture
+def neighbour(instance: Instance) -> Iterator[None]:
+    """A container that stays on the network, as the tracking server does on a platform.
+
+    An engine removes an overlay network with its last container; engine 20.10 may be doing so while it starts that container anew, and then gives up.
+    """
+    instance.sh(f"docker run --detach --name neighbour --network {NETWORK} --stop-signal KILL {IMAGE} sleep infinity")
+    yield
+    instance.sh("docker rm --force neighbour")
+
+
+@pytest.mark.usefixtures("neighbour")
 def test_a_killed_server_comes_back_with_every_row_that_it_acknowledged(
     instance: Instance, secrets: dict[str, str]
 ) -> None:
