@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -33,21 +34,7 @@ ANSIBLE = (
 RESULT = re.compile(r"^(ok|changed): \[")
 PHASE = re.compile(r"^\s*(?P<seconds>\d+\.\d)\s+(?P<share>\d+)%\s+(?P<name>\S.*)$")
 
-# Runs inside the instance, which has Python but no curl. Reads one JSON object, prints one.
-HTTP_CLIENT = """
-import json, sys, urllib.error, urllib.request
-asked = json.loads(sys.argv[1])
-body = None if asked["body"] is None else json.dumps(asked["body"]).encode()
-request = urllib.request.Request(asked["url"], body, {"Content-Type": "application/json"}, method=asked["method"])
-try:
-    answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=asked["timeout"])
-except urllib.error.HTTPError as error:
-    answer = error
-except OSError as error:
-    print(json.dumps([0, {}, str(error)]))
-    sys.exit()
-print(json.dumps([answer.status, dict(answer.headers), answer.read().decode(errors="replace")]))
-"""
+HTTP_CLIENT = (ROOT / "molecule" / "shared" / "files" / "http_client.py").read_text()
 
 
 class Failure(Exception):  # noqa: N818 - what was measured failed, not this program
@@ -235,8 +222,14 @@ class Machine:
 
     def http(self, url: str, body: Any = None, *, method: str = "", timeout: float = 30) -> Answer:
         """Ask from inside the instance."""
-        asked = {"url": url, "body": body, "method": method or ("GET" if body is None else "POST"), "timeout": timeout}
-        return Answer(*self.python(HTTP_CLIENT, json.dumps(asked)))
+        asked = {
+            "url": url,
+            "body": None if body is None else json.dumps(body),
+            "headers": {"Content-Type": "application/json"},
+            "method": method or ("GET" if body is None else "POST"),
+            "timeout": timeout,
+        }
+        return Answer(*self.python(HTTP_CLIENT, base64.b64encode(json.dumps(asked).encode()).decode()))
 
     def stream(self, command: str, show: Callable[[str], None] = lambda _: None, timeout: float = 1800) -> Run:
         """Run a command and note when each of its lines came."""

@@ -6,30 +6,14 @@ import base64
 import json
 import os
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-# Runs inside the instance, which has Python but no curl. Reads one JSON object, prints one.
-_HTTP_CLIENT = """
-import base64, json, ssl, sys, urllib.error, urllib.request
-asked = json.loads(base64.b64decode(sys.argv[1]))
-request = urllib.request.Request(asked["url"], asked["body"].encode() if asked["body"] is not None else None, asked["headers"])
-request.method = asked["method"]
-unchecked = ssl.create_default_context()
-unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unchecked))
-try:
-    answer = opener.open(request, timeout=asked["timeout"])
-except urllib.error.HTTPError as error:
-    answer = error
-except OSError as error:
-    print(json.dumps([0, {}, str(error)]))
-    sys.exit()
-print(json.dumps([answer.status, dict(answer.headers), answer.read().decode(errors="replace")]))
-"""
+_HTTP_CLIENT = (Path(__file__).parent / "shared" / "files" / "http_client.py").read_text()
 
 
 @dataclass
@@ -105,7 +89,7 @@ class Instance:
             "timeout": timeout,
         }
         argument = base64.b64encode(json.dumps(asked).encode()).decode()
-        return Answer(*json.loads(self.sh(f"python3 -c '{_HTTP_CLIENT}' {argument}")))
+        return Answer(*json.loads(self.sh(f"python3 -c {shlex.quote(_HTTP_CLIENT)} {argument}")))
 
     def modes(self, directory: str) -> dict[str, str]:
         """Mode, owner and group of everything below a directory, such as `0400 10001:10001`."""
