@@ -14,10 +14,6 @@ options:
     description: Path of the engine's socket.
     type: path
     required: true
-  image:
-    description: An image whose presence is told.
-    type: str
-    required: true
 attributes:
   check_mode:
     support: full
@@ -29,7 +25,6 @@ EXAMPLES = r"""
 - name: Ask the engine what it is
   engine_facts:
     socket: /var/run/docker.sock
-    image: debian:trixie-slim
   register: engine
 """
 
@@ -54,9 +49,15 @@ engine:
     root_dir:
       description: Where the engine keeps images and volumes.
       type: str
-    image_exists:
-      description: Whether it has the image.
-      type: bool
+    images:
+      description: Every tag with the C(id) of its image and the time it was C(created), the newest image first.
+      type: list
+    networks:
+      description: The C(driver) and C(scope) of each network by its name, and whether it is C(attachable).
+      type: dict
+    ports:
+      description: The TCP ports of the host that each running container publishes, by its name.
+      type: dict
     free_mib:
       description: Free disk space for the engine's data in MiB.
       type: int
@@ -99,14 +100,26 @@ def memory_mib(meminfo: str) -> int:
     return sum(int(fields[name].split()[0]) for name in ("MemTotal", "SwapTotal") if name in fields) // 1024
 
 
-def facts(path: str, image: str) -> dict[str, Any]:
+def images(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one item for each tag, the newest image first."""
+    newest = sorted(listed, key=lambda image: image["Created"], reverse=True)
+    # Engines tell an image without a tag in one of two ways.
+    return [
+        {"tag": tag, "id": image["Id"], "created": image["Created"]}
+        for image in newest
+        for tag in image["RepoTags"] or []
+        if tag != "<none>:<none>"
+    ]
+
+
+def facts(path: str) -> dict[str, Any]:
     """Return what the module tells."""
     engine = Engine(path, TIMEOUT)
     info: dict[str, Any] = {}
-    found: dict[str, Any] = {}
+    listed: dict[str, list[dict[str, Any]]] = {"images": [], "networks": [], "containers": []}
     with contextlib.suppress(EngineError):
         info = engine.get("/info") or {}
-        found = engine.image(image)
+        listed = {kind: engine.get(f"/{kind}" if kind == "networks" else f"/{kind}/json") or [] for kind in listed}
     swarm = info.get("Swarm") or {}
     root_dir = info.get("DockerRootDir") or ROOT_DIR
     return {
@@ -115,7 +128,17 @@ def facts(path: str, image: str) -> dict[str, Any]:
         "swarm": swarm.get("LocalNodeState", ""),
         "manager": bool(swarm.get("ControlAvailable")),
         "root_dir": root_dir,
-        "image_exists": bool(found),
+        "images": images(listed["images"]),
+        "networks": {
+            network["Name"]: {key.lower(): network[key] for key in ("Driver", "Scope", "Attachable")}
+            for network in listed["networks"]
+        },
+        "ports": {
+            container["Names"][0].removeprefix("/"): sorted(
+                {port["PublicPort"] for port in container["Ports"] if port.get("PublicPort") and port["Type"] == "tcp"}
+            )
+            for container in listed["containers"]
+        },
         "free_mib": free_mib(root_dir),
         "memory_mib": memory_mib(Path("/proc/meminfo").read_text()),
         "library": all(importlib.util.find_spec(name) for name in ("docker", "requests")),
@@ -124,11 +147,8 @@ def facts(path: str, image: str) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={"socket": {"type": "path", "required": True}, "image": {"type": "str", "required": True}},
-        supports_check_mode=True,
-    )
-    module.exit_json(changed=False, engine=facts(module.params["socket"], module.params["image"]))
+    module = AnsibleModule(argument_spec={"socket": {"type": "path", "required": True}}, supports_check_mode=True)
+    module.exit_json(changed=False, engine=facts(module.params["socket"]))
 
 
 if __name__ == "__main__":

@@ -13,20 +13,40 @@ import pytest
 
 from library import engine_facts
 
-INFO = {
-    "ServerVersion": "26.1.5",
-    "Swarm": {"LocalNodeState": "active", "ControlAvailable": True},
-    "DockerRootDir": "/var/lib/docker/that/is/not/there",
+ANSWERS = {
+    "/info": {
+        "ServerVersion": "26.1.5",
+        "Swarm": {"LocalNodeState": "active", "ControlAvailable": True},
+        "DockerRootDir": "/var/lib/docker/that/is/not/there",
+    },
+    "/images/json": [
+        {"Id": "sha256:1", "Created": 1, "RepoTags": ["ours/runtime:1"]},
+        {"Id": "sha256:2", "Created": 3, "RepoTags": ["ours/runtime:2", "ours/runtime:latest"]},
+        {"Id": "sha256:3", "Created": 2, "RepoTags": ["<none>:<none>"]},
+        {"Id": "sha256:4", "Created": 4, "RepoTags": None},
+    ],
+    "/networks": [{"Name": "ours", "Driver": "overlay", "Scope": "swarm", "Attachable": True, "Labels": {}}],
+    "/containers/json": [
+        {
+            "Names": ["/edge"],
+            "Ports": [
+                {"IP": "0.0.0.0", "PrivatePort": 5000, "PublicPort": 5000, "Type": "tcp"},
+                {"IP": "::", "PrivatePort": 5000, "PublicPort": 5000, "Type": "tcp"},
+                {"PrivatePort": 8404, "Type": "tcp"},
+                {"IP": "0.0.0.0", "PrivatePort": 53, "PublicPort": 53, "Type": "udp"},
+            ],
+        },
+        {"Names": ["/inner"], "Ports": []},
+    ],
 }
 
 
 class Handler(BaseHTTPRequestHandler):
-    """An engine that has one image."""
+    """An engine that has some images, a network and two containers."""
 
     def do_GET(self) -> None:
-        known = {"/info": INFO, "/images/ours/runtime%3A1/json": {"Id": "sha256:1"}}
-        found = known.get(self.path)
-        text = json.dumps(found if found is not None else {"message": "no such image"}).encode()
+        found = ANSWERS.get(self.path)
+        text = json.dumps(found if found is not None else {"message": "no such page"}).encode()
         self.send_response(200 if found is not None else 404)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -49,20 +69,26 @@ def engine(tmp_path: Path) -> Iterator[str]:
 
 
 def test_an_engine_that_answers(engine: str) -> None:
-    found = engine_facts.facts(engine, "ours/runtime:1")
+    found = engine_facts.facts(engine)
     assert found["answers"]
     assert found["version"] == "26.1.5"
     assert (found["swarm"], found["manager"]) == ("active", True)
-    assert found["image_exists"]
     assert found["free_mib"] > 0, "measured at the next directory above that exists"
 
 
-def test_an_image_that_is_not_there(engine: str) -> None:
-    assert not engine_facts.facts(engine, "ours/runtime:2")["image_exists"]
+def test_what_the_engine_has(engine: str) -> None:
+    found = engine_facts.facts(engine)
+    assert [(image["tag"], image["id"]) for image in found["images"]] == [
+        ("ours/runtime:2", "sha256:2"),
+        ("ours/runtime:latest", "sha256:2"),
+        ("ours/runtime:1", "sha256:1"),
+    ]
+    assert found["networks"] == {"ours": {"driver": "overlay", "scope": "swarm", "attachable": True}}
+    assert found["ports"] == {"edge": [5000], "inner": []}
 
 
 def test_no_engine(tmp_path: Path) -> None:
-    found = engine_facts.facts(str(tmp_path / "nothing.sock"), "x")
+    found = engine_facts.facts(str(tmp_path / "nothing.sock"))
     assert not found["answers"]
     assert found["version"] == ""
     assert found["root_dir"] == engine_facts.ROOT_DIR
@@ -73,7 +99,7 @@ def test_a_socket_that_nobody_listens_on(tmp_path: Path) -> None:
     with socketserver.UnixStreamServer(str(path), Handler):
         pass
     assert path.exists()
-    assert not engine_facts.facts(str(path), "x")["answers"]
+    assert not engine_facts.facts(str(path))["answers"]
 
 
 def test_memory_is_memory_and_swap() -> None:
