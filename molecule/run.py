@@ -23,8 +23,6 @@ import docker
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "molecule"
-# Run when named, each for the reason that is printed.
-BY_NAME_ONLY = {"tracking": "its last corrections have not been seen green yet"}
 STEP = re.compile(r"➜ (?P<step>\w+): (?P<event>Executing|Executed)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -109,9 +107,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     known = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    scenarios = arguments.scenarios or [scenario for scenario in known if scenario not in BY_NAME_ONLY]
-    for scenario in sorted(set(BY_NAME_ONLY) - set(scenarios)):
-        print(f"not run: {scenario}, {BY_NAME_ONLY[scenario]}; make molecule SCENARIO={scenario} runs it")
+    scenarios = arguments.scenarios or known
     if unknown := set(scenarios) - set(known):
         parser.error(f"{', '.join(sorted(unknown))}: no such scenario; there are {', '.join(known)}")
 
