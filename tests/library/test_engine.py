@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import socketserver
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,20 +47,10 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(200, '{"stream": "Step 1"}\r\n{"error": "exit code 7"}\r\n')
 
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
-
-    def address_string(self) -> str:
-        return "socket"
-
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    path = str(tmp_path / "docker.sock")
-    with socketserver.UnixStreamServer(path, Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Engine(path, 5)
-        server.shutdown()
+def engine(listen: Callable[[type[BaseHTTPRequestHandler]], str]) -> Engine:
+    return Engine(listen(Handler), 5)
 
 
 def test_an_image_and_one_that_is_not_there(engine: Engine) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import socketserver
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -52,20 +51,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
-
-    def address_string(self) -> str:
-        return "socket"
-
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[str]:
-    path = str(tmp_path / "docker.sock")
-    with socketserver.UnixStreamServer(path, Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield path
-        server.shutdown()
+def engine(listen: Callable[[type[BaseHTTPRequestHandler]], str]) -> str:
+    return listen(Handler)
 
 
 def test_an_engine_that_answers(engine: str) -> None:
