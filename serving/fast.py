@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +23,8 @@ from serving.signature import Batch, Signature
 # Above this many numbers an array is made at once; below, the batcher joins lists of several requests first.
 LIST_NUMBERS = 256
 DEPTH = 3
+# Dimensions of rows of numbers.
+ROWS = 2
 # The ``data`` of every batch in a fast form; nobody writes to it.
 EMPTY: dict[str | None, Any] = {}
 # A matrix of doubles holds integers up to here exactly.
@@ -151,14 +154,17 @@ class Single:
         # Wide rows become an array at once, where infinity shows what did not fit: cheaper than a limit for each number.
         late = spec.dtype.name == "float32" and self.width * 2 > LIST_NUMBERS
         self.late = np.zeros(self.width, spec.dtype) if late else None
-        value: Any = float if late else LEAVES[spec.dtype.name]
-        for _ in spec.shape:
+        self.body = self._decoder(float if late else LEAVES[spec.dtype.name], spec.name)
+        self.levels = self._decoder(int, spec.name) if spec.dtype.kind == "f" and len(spec.shape) == ROWS else None
+
+    def _decoder(self, value: Any, name: str | None) -> msgspec.json.Decoder[Any]:
+        for _ in self.shape:
             value = _list(value)
         inputs = value
-        if spec.name is not None:
-            named = msgspec.defstruct("Named", [("value", value)], rename={"value": spec.name})
+        if name is not None:
+            named = msgspec.defstruct("Named", [("value", value)], rename={"value": name})
             inputs = value | named
-        self.body = msgspec.json.Decoder(
+        return msgspec.json.Decoder(
             msgspec.defstruct(
                 "Body",
                 [
@@ -173,8 +179,16 @@ class Single:
 
     def read(self, body: bytes) -> tuple[Batch, msgspec.Raw | UnsetType] | None:
         """As Table.read."""
+        # Integers are decoded in half the time of floats: pictures are often grey levels.
+        found = self._read(self.levels, self._bytes, body) if self.levels is not None and b"." not in body else None
+        return found or self._read(self.body, self.rows, body)
+
+    @staticmethod
+    def _read(
+        decoder: msgspec.json.Decoder[Any], rows: Callable[[list[Any]], Batch | None], body: bytes
+    ) -> tuple[Batch, msgspec.Raw | UnsetType] | None:
         try:
-            found: Any = self.body.decode(body)
+            found: Any = decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         if found.dataframe_split is not UNSET or found.dataframe_records is not UNSET:
@@ -182,12 +196,22 @@ class Single:
         form = found.inputs if found.instances is UNSET else found.instances
         if form is UNSET or (found.inputs is not UNSET and found.instances is not UNSET):
             return None
-        batch = self.rows(form if type(form) is list else form.value)
+        batch = rows(form if type(form) is list else form.value)
         return None if batch is None else (batch, found.params)
+
+    def _bytes(self, value: list[Any]) -> Batch | None:
+        """Rows of integers from 0 to 255, which every float holds, as a batch; None for others."""
+        if not value or not all([len(row) == self.width for row in value]):  # noqa: C419 - as above
+            return None
+        try:
+            data = b"".join(map(bytes, value))
+        except ValueError:
+            return None
+        return Batch({}, len(value), matrix=np.frombuffer(data, np.uint8).astype(self.dtype).reshape(-1, self.width))
 
     def rows(self, value: list[Any]) -> Batch | None:
         """Nested lists, typed by msgspec, as a batch."""
-        if len(self.shape) == 2:  # noqa: PLR2004 - rows of numbers
+        if len(self.shape) == ROWS:
             if not all([len(row) == self.width for row in value]):  # noqa: C419 - as above
                 return None
             return dense(

@@ -86,6 +86,19 @@ def test_wide_tensors_that_single_precision_cannot_hold(value: float) -> None:
         assert found == {("body", "inputs", 0, row.index(value)): "number_out_of_range"}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("row", [[0, 255, 7], [0, 256, 7], [-1, 0, 0], [2**30, 0, 1], [0, 1, 2] * 200])
+def test_integers_for_tensors(dtype: str, row: list[int]) -> None:
+    signature = Signature(tensors=(Tensor(None, np.dtype(dtype), (-1, len(row))),))
+    for rows in ([row], [row, row[::-1]]):
+        found = matrix(signature, read(signature, {"inputs": rows}))
+        assert found.dtype == np.dtype(dtype)
+        assert found.tolist() == np.array(rows, dtype).tolist()
+    for wrong in (row[1:], [*row, 1], []):
+        assert problems(signature, {"inputs": [row, wrong]})
+    assert problems(signature, {"inputs": [[*row[1:], True]]})
+
+
 def test_a_single_value_stands_for_a_row() -> None:
     assert matrix(DENSE, read(DENSE, {"inputs": FLOWER})).tolist() == [[5.1, 3.5]]
 
