@@ -117,9 +117,15 @@ def test_wrk_is_understood() -> None:
         measure.wrk_result("unable to connect")
 
 
-def test_rates_are_compared_round_by_round() -> None:
-    found = {(8, "through the edge"): [(50.0, 1), (90.0, 1)], (8, "one replica, directly"): [(100.0, 1), (100.0, 1)]}
-    assert measure.ratio(found, 8) == pytest.approx(0.7)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("edge", "met"), [((50.0, 90.0), True), ((45.0, 81.0), False)])
+def test_rates_are_compared_round_by_round(edge: tuple[float, float], met: bool) -> None:
+    found: measure.Rates = {
+        (8, measure.THROUGH): [(rate, 1.0) for rate in edge],
+        (8, measure.DIRECT): [(100.0, 1.0), (100.0, 1.0)],
+    }
+    assert measure.ratio(found, 8) == pytest.approx(sum(edge) / 200)
+    [figure] = [figure for figure in measure.prediction_figures("iris", found) if "edge to direct" in figure.name]
+    assert figure.met is met
 
 
 def section(name: str, *lines: Figure) -> Section:
