@@ -9,7 +9,6 @@ import json
 import os
 from pathlib import Path
 
-import pytest
 from instance import Answer, Instance
 from postgres.database import NETWORK, encoded, sql, wait_until
 from tracking.clients import BASE, CONTAINER, FILES, SECRETS, address, client, ready, starts
@@ -125,18 +124,6 @@ def test_a_webhook_is_signed_with_its_secret_after_a_restart(instance: Instance)
     signature = base64.b64encode(hmac.digest(RECEIVER_SECRET.encode(), signed.encode(), hashlib.sha256)).decode()
     assert headers["x-mlflow-signature"] == f"v1,{signature}"
     instance.sh("docker rm --force receiver")
-
-
-@pytest.mark.parametrize("event", ["engine", "removal"])
-def test_runs_and_artifacts_survive(instance: Instance, event: str) -> None:
-    run = client(instance, "log_run.py")["run"]
-    if event == "engine":
-        instance.sh("systemctl restart docker")
-        wait_until(lambda: ready(instance), 90, "the tracking server is not back")
-    else:
-        instance.sh("docker ps --all --quiet | xargs docker rm --force")
-        instance.converge()
-    assert client(instance, "read_run.py", run) == {"metrics": {"accuracy": 0.75}, "note": "written by a client"}
 
 
 def test_waits_for_a_database_that_starts_later(instance: Instance) -> None:
