@@ -49,8 +49,8 @@ molecule: .venv/.test ## scenarios in test instances (SCENARIO=name runs one)
 bench: .venv/.test ## measure a platform in a test instance, then the prediction API against its peers
 	@status=0; .venv/bin/python -m bench || status=$$?; .venv/bin/python -m bench serving || status=$$?; exit $$status
 
-campaign: .venv/.test ## long fault and load runs in a test instance
-	.venv/bin/python -m bench campaign
+campaign: .venv/.test ## long fuzz run, then long fault and load runs in a test instance
+	@status=0; .venv/bin/python -m bench fuzz || status=$$?; .venv/bin/python -m bench campaign || status=$$?; exit $$status
 
 docs: .venv/.test ## renew docs/variables.md and the roles' tables of variables
 	.venv/bin/python tools/generate_docs.py
@@ -61,6 +61,8 @@ lock: .venv/.up ## renew the locked requirements from the .in files
 	cd roles/runtime_image/files && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate uv.in -o uv.txt
 	cd roles/runtime_image/files && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate \
 		--python-version 3.13 --python-platform linux requirements.in -o requirements.txt
+	cd tests/serving/clients && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate \
+		--python-version 3.11 kserve.in -o kserve.txt
 	cd bench/serving/peers && for peer in *.in; do $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \
 		--no-annotate --python-version 3.11 $$peer -o $${peer%.in}.txt || exit; done
 

@@ -2,9 +2,10 @@
 
 python -m bench                 the figures of docs/figures.md, in about ten minutes
 python -m bench campaign        rollouts, faults and kills, in hours
+python -m bench fuzz            the prediction API under all that can be sent to it, in some minutes
 python -m bench serving         the prediction API against its peers, for docs/speed.md, in about an hour
 
-The first two make a test instance of their own, touch no platform that runs on this machine, and write what they found to docs/figures.md.
+The first two make a test instance of their own, touch no platform that runs on this machine. They and the third write what they found to docs/figures.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from bench.serving import command
 
 RELEASES = {"12": "Debian 12", "13": "Debian 13"}
 PARTS = ("rollouts", "faults", "kills")
-TITLES = {"rollouts": "Rollouts under load", "faults": "Faults under load", "kills": "Runs killed in the middle"}
+TITLES = {"rollouts": "Rollouts under load", "faults": "Faults under load", "kills": "Runs killed in the middle",
+          "fuzz": "Fuzzing of the prediction API"}  # fmt: skip
+CASES = 50_000
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
         default=limits.minutes,
         help="most that rollouts, faults and each kind of kills take; default: %(default)g",
     )
+    fuzzing = commands.add_parser("fuzz", help="the prediction API under all that can be sent to it")
+    fuzzing.add_argument("--cases", type=int, default=CASES, help="requests over all models; default: %(default)s")
+    fuzzing.add_argument("--seed", type=int, default=8888, help="other cases; default: %(default)s")
+    fuzzing.add_argument("--page", type=Path, default=figures.PAGE, help="file to write; default: docs/figures.md")
     return top
 
 
@@ -162,6 +169,17 @@ def long_runs(options: argparse.Namespace) -> bool:
     return met
 
 
+def fuzzed(options: argparse.Namespace) -> bool:
+    """Send the prediction API all that can be sent."""
+    from bench import fuzz  # noqa: PLC0415 - brings hypothesis, MLflow and scikit-learn, which the other commands do without
+
+    options.quick |= options.cases < CASES
+    began = f"{figures.machine()}."
+    return finish(
+        Section("fuzz", TITLES["fuzz"], command_line(), fuzz.run(options.cases, options.seed, say), began), options
+    )
+
+
 def main() -> int:
     """Measure; 0 if all targets are met, 1 if not, 2 if the platform did not come up."""
     options = parser().parse_args()
@@ -173,6 +191,8 @@ def main() -> int:
         try:
             if options.command == "serving":
                 return 0 if command.measure(options, command_line(), say) else 1
+            if options.command == "fuzz":
+                return 0 if fuzzed(options) else 1
             return 0 if (long_runs(options) if options.command == "campaign" else bench(options)) else 1
         except Failure as failure:
             say(str(failure))

@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "figures.md"
 HEADER = """\
 # Measured figures
 
-<!-- Written by `python -m bench` (make bench) and `python -m bench campaign` (make campaign); they replace their own sections. -->
+<!-- Written by `python -m bench` (make bench), `python -m bench fuzz` and `python -m bench campaign` (make campaign); they replace their own sections. -->
 
 What the platform takes and gives, measured on a test instance: a container with systemd and an engine of its own, made as the tests make theirs, without
 any cache of the platform's. Figures depend on the machine and on the network; each section says where, when and how busy the machine was.
@@ -25,7 +25,8 @@ any cache of the platform's. Figures depend on the machine and on the network; e
 | command | what it does |
 |---|---|
 | `make bench` | everything under "What `make bench` measures", in about ten minutes; then [speed.md](speed.md), in about 100 |
-| `make campaign` | rollouts under load, faults, kills, in some hours; every part ends by itself after the minutes it is given |
+| `make campaign` | fuzzing, rollouts under load, faults, kills, in some hours; every part ends by itself after the minutes it is given |
+| `python -m bench fuzz --cases 50000` | fuzzing alone, without an instance, in some minutes |
 | `python -m bench campaign --only rollouts --cycles 2 --requests 5000` | less of one part; `--help` lists the others |
 | `python -m bench --quick --keep --page /tmp/figures.md` | a try of the program itself, which leaves its instance for `--reuse` |
 
@@ -35,7 +36,7 @@ A platform that runs on the machine is never touched; for figures that mean some
 MARK = re.compile(r"<!-- section (?P<name>\w+) -->\n(?P<text>.*?)<!-- end of \1 -->\n", re.DOTALL)
 GIB = 1 << 30
 # In the order of the page.
-SECTIONS = ("bench", "rollouts", "faults", "kills")
+SECTIONS = ("bench", "rollouts", "faults", "kills", "fuzz")
 
 
 @dataclass

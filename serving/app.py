@@ -20,6 +20,7 @@ from serving.bodies import Bodies, Disconnected
 from serving.describe import description
 from serving.errors import (
     BadRequest,
+    DeadlineExceeded,
     InvalidInput,
     MethodNotAllowed,
     ModelFailed,
@@ -53,8 +54,10 @@ METRICS_HEADERS = ((b"content-type", METRICS_TYPE.encode()),)
 # Seconds between two looks at what goes on. A client is watched for going away only when its prediction has lasted from
 # one look to the next: the watch costs more than most predictions take.
 SWEEP = 0.05
-# Larger bodies are decoded in a thread, so that the others and /health need not wait for them.
-IN_LOOP_BYTES = 256 * 1024
+# Larger bodies are decoded in a thread, so that the others and /health need not wait for them; and what is no JSON, whose
+# readers take their time over a few bytes already. The slow reader of JSON takes up to 5 us for a byte (dates).
+IN_LOOP_BYTES, SLOW_LOOP_BYTES = 256 * 1024, 16 * 1024
+IN_LOOP_TYPES = (JSON_TYPE, b"application/octet-stream")
 SHORT_LENGTH = 5
 # An unread body of at most this size is left to the HTTP server to skip; the connection goes on.
 SKIPPED_BYTES = 64 * 1024
@@ -119,9 +122,10 @@ class Application:
         self.bodies = Bodies(settings.max_body, settings.body_timeout)
         self.writer = Writer(information.name, information.version)
         parser = cache(raw or _no_parser)
-        self.scoring = Scoring(information.signature, parser, settings.max_rows)
+        self.scoring = Scoring(information.signature, parser, settings.max_rows, settings.max_body)
         self.typed = Typed(information, parser, settings.max_rows)
         self.inference = Inference(information, parser, settings.max_rows)
+        self._in_loop = SLOW_LOOP_BYTES if self.scoring.fast is None else IN_LOOP_BYTES
         self._make_predictor = predictor
         self.predictor: Predictor | None = None
         self._classes = [typed.label(value) for value in information.classes]
@@ -187,7 +191,7 @@ class Application:
                         self.bodies.check(headers)
                     body = await self.bodies.read(receive)
                     size, unread = len(body), False
-                    if size <= IN_LOOP_BYTES:
+                    if self.in_loop(size, headers):
                         decoded = route.post(body, headers)
                     else:
                         decoded = await self._in_thread(route.post, body, headers)
@@ -238,8 +242,16 @@ class Application:
         self.predictor = self._make_predictor()
         self._sweep()
 
+    def in_loop(self, size: int, headers: Headers) -> bool:
+        """Whether a body of this size is decoded at once."""
+        return size <= self._in_loop and headers.get(b"content-type", b"").startswith(IN_LOOP_TYPES)
+
     async def _in_thread(self, read: Read, body: bytes, headers: Headers) -> Decoded:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, read, body, headers)
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                return await asyncio.get_running_loop().run_in_executor(self._decoders, read, body, headers)
+        except TimeoutError:
+            raise DeadlineExceeded("The body could not be read in time") from None
 
     # The three ways to ask for a prediction.
 
@@ -262,10 +274,10 @@ class Application:
         return request.batch, bool(self._classes), finish
 
     def _infer(self, body: bytes, headers: Headers) -> Decoded:
-        if b"inference-header-content-length" in headers:
-            raise UnsupportedMediaType("The binary tensor extension is not supported; send data as JSON")
-        _json_only(headers)
-        request = self.inference.read(body)
+        length = headers.get(b"inference-header-content-length")
+        if length is None:
+            _json_only(headers)
+        request = self.inference.read(body, None if length is None else _size_of_json(length, body))
 
         def finish(answer: Answer, request_id: bytes) -> bytes:
             return self.inference.answer(request, answer.predictions, answer.probabilities, request_id.decode())
@@ -354,6 +366,13 @@ def _json_only(headers: Headers) -> None:
     kind = headers.get(b"content-type")
     if scoring.media_type(None if kind is None else kind.decode("latin-1")) != scoring.JSON:
         raise UnsupportedMediaType(f"This path takes {scoring.JSON}")
+
+
+def _size_of_json(length: bytes, body: bytes) -> int:
+    """Where the JSON of an infer request ends and its binary tensors begin."""
+    if not length.isdigit() or len(length) > len(str(len(body))) or int(length) > len(body):
+        raise BadRequest("Inference-Header-Content-Length is no size within the body")
+    return int(length)
 
 
 def _long(headers: Headers) -> bool:

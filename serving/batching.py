@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 FULL = "Too many requests are waiting for the model."
 LATE = "The model did not answer in time."
-CLOSING = "The server is shutting down."
 STUCK = "The model does not answer."
 
 
@@ -91,11 +90,8 @@ class Batcher:
         self.running: Group = []
         self.running_since = 0.0
         self.scheduled = False
-        self.closing = False
         self.timer: asyncio.TimerHandle | None = None
-        self.idle = asyncio.Event()
-        self.idle.set()
-        self.work: SimpleQueue[tuple[list[Batch], bool] | None] = SimpleQueue()
+        self.work: SimpleQueue[tuple[list[Batch], bool]] = SimpleQueue()
         self.thread: threading.Thread | None = None
 
     @property
@@ -109,7 +105,7 @@ class Batcher:
         return len(self.tick) + len(self.waiting)
 
     def submit(self, batch: Batch, *, probabilities: bool = False) -> asyncio.Future[Answer]:
-        """Queue a batch; the future has its answer or a ServingError. Raises QueueFull or NotReady at once.
+        """Queue a batch; the future has its answer or a ServingError. Raises QueueFull at once, and NotReady if the model hangs.
 
         A future that is cancelled takes its batch out of the queue.
         """
@@ -121,8 +117,6 @@ class Batcher:
 
     def offer(self, batch: Batch, waiter: Waiter, *, probabilities: bool = False) -> bool:
         """Queue a batch for ``waiter`` if it is answered in this tick; False if not. Raises as ``submit`` does."""
-        if self.closing:
-            raise NotReady(CLOSING)
         if batch.rows > self.inline_rows:
             return False
         kind = self.model.kind(batch)
@@ -133,29 +127,6 @@ class Batcher:
         self.tick.append(Ticket(batch, kind, waiter, proba=probabilities))
         self._schedule()
         return True
-
-    async def predict(self, batch: Batch, *, probabilities: bool = False) -> Answer:
-        """Queue a batch and wait for its answer; raise a ServingError."""
-        return await self.submit(batch, probabilities=probabilities)
-
-    async def drain(self, seconds: float | None = None) -> bool:
-        """Refuse what comes from now on and wait for what is queued or running; False if the time did not suffice."""
-        self.closing = True
-        try:
-            await asyncio.wait_for(self._emptied(), self.limits.timeout if seconds is None else seconds)
-        except TimeoutError:
-            while self.waiting:
-                _settle(self.waiting.popleft(), NotReady(CLOSING))
-            return False
-        finally:
-            if self.thread is not None:
-                self.work.put(None)
-        return True
-
-    async def _emptied(self) -> None:
-        while self.tick or self.waiting or self.running:
-            self.idle.clear()
-            await self.idle.wait()
 
     def _enqueue(self, ticket: Ticket) -> None:
         if self.stuck_seconds > self.limits.timeout:
@@ -187,8 +158,6 @@ class Batcher:
                 self._finish(group, self._call([ticket.batch for ticket in group], proba=_wants(group)))
         if self.waiting:
             self._start()
-        elif not self.running:
-            self.idle.set()
 
     def _start(self) -> None:
         """Give the thread its next call, if it is free."""
@@ -208,7 +177,6 @@ class Batcher:
             group.append(waiting.popleft())
             rows += ticket.batch.rows
         if not group:
-            self.idle.set()
             return
         if self.thread is None:
             # A daemon: a model that hangs must not keep the process from ending.
@@ -219,9 +187,9 @@ class Batcher:
         self.work.put(([ticket.batch for ticket in group], _wants(group)))
 
     def _work(self) -> None:
-        """Run calls until told to stop; in the thread."""
-        while (task := self.work.get()) is not None:
-            batches, proba = task
+        """Run calls; in the thread."""
+        while True:
+            batches, proba = self.work.get()
             outcomes = self._call(batches, proba=proba)
             try:
                 self.loop.call_soon_threadsafe(self._done, outcomes)
@@ -248,7 +216,7 @@ class Batcher:
         except ServingError as error:
             if len(batches) == 1:
                 return [error]
-        except Exception:
+        except BaseException:  # a model that calls sys.exit() must not end the thread
             log.exception("the model's answer cannot be read")
             if len(batches) == 1:
                 return [ModelFailed(FAILED)]

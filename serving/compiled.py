@@ -34,6 +34,10 @@ SINGLE_ROWS = 8
 # too): in units of the last place of the largest answer. Trees never go through BLAS and must be equal bit for bit.
 ULPS = 512
 
+# Numbers that are too large for the arithmetic become infinity and NaN as they do in scikit-learn, which warns of them; the test
+# for finite values makes NaN on purpose.
+QUIET = np.errstate(all="ignore")
+
 LINEAR_REGRESSORS = frozenset(
     {"LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "HuberRegressor"}
     | {"BayesianRidge", "Lars", "LassoLars", "LinearSVR", "OrthogonalMatchingPursuit", "TheilSenRegressor"}
@@ -86,14 +90,17 @@ class Compiled:
         self.kernel = program.kernel
         self.has_probabilities = program.kernel.has_probabilities
 
+    @QUIET
     def predict(self, rows: Array) -> Array:
         """Return what the original's ``predict`` returns; raise NotFinite where it refuses NaN and infinity."""
         return self.kernel.labels(self.program.scores(rows))
 
+    @QUIET
     def predict_proba(self, rows: Array) -> Array:
         """Return what the original's ``predict_proba`` returns."""
         return self.kernel.probabilities(self.program.scores(rows))
 
+    @QUIET
     def both(self, rows: Array) -> tuple[Array, Array]:
         """Return the predictions and the probabilities from one computation."""
         scores = self.program.scores(rows)

@@ -37,14 +37,15 @@ WORDS = {
 
 
 class Problems:
-    """The offending fields found so far, at most 20 of them."""
+    """The offending fields found so far; at the twentieth InvalidInput is raised, so that nobody can make the search last."""
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
 
-    def add(self, loc: Sequence[str | int], message: str, kind: str) -> None:
-        if len(self.found) < MAX_PROBLEMS:
-            self.found.append(Problem(loc, message, kind))
+    def add(self, loc: Loc, message: str, kind: str) -> None:
+        self.found.append(Problem(loc, message, kind))
+        if len(self.found) == MAX_PROBLEMS:
+            self.stop()
 
     def stop(self) -> None:
         """Raise InvalidInput if anything was found."""
@@ -52,7 +53,7 @@ class Problems:
             raise InvalidInput(self.found)
 
 
-def refuse(loc: Sequence[str | int], message: str, kind: str) -> InvalidInput:
+def refuse(loc: Loc, message: str, kind: str) -> InvalidInput:
     """The error with a single problem."""
     return InvalidInput([Problem(loc, message, kind)])
 
@@ -239,11 +240,10 @@ class Checker:
     def _datetimes(self, values: Sequence[str | None]) -> NDArray[Any] | None:
         array = datetimes(values)
         if array is None:
-            alone = [value is None or datetimes([value]) is not None for value in values]
-            for row, good in enumerate(alone):
-                if not good or all(alone):
-                    text = "expected a date and time as ISO 8601" + (", all in the same form" if good else "")
-                    self._problem(row, text, "datetime_type")
+            wrong = [row for row, value in enumerate(values) if value is not None and datetimes([value]) is None]
+            text = "expected a date and time as ISO 8601" + ("" if wrong else ", all in the same form")
+            for row in wrong or range(len(values)):
+                self._problem(row, text, "datetime_type")
         return array
 
 

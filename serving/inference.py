@@ -19,8 +19,11 @@ from serving.schemas import tensor_key
 from serving.signature import Batch, Column, Tensor
 from serving.typed import plain
 
-DATATYPES = frozenset({"BOOL", "BYTES", "FP16", "FP32", "FP64", *(f"{kind}{bits}" for kind in ("INT", "UINT")
-                                                                  for bits in (8, 16, 32, 64))})  # fmt: skip
+BYTES = "BYTES"
+# How numbers of each datatype look in binary.
+BINARY = {"BOOL": "?"} | {f"{kind}{8 * size}": f"<{letter}{size}" for kind, letter, sizes in (
+    ("FP", "f", (2, 4, 8)), ("INT", "i", (1, 2, 4, 8)), ("UINT", "u", (1, 2, 4, 8))) for size in sizes}  # fmt: skip
+DATATYPES = sorted({BYTES, *BINARY})
 # Lists that are nested deeper stay lists, and fail as values.
 MAX_DEPTH = 8
 PREDICT, PROBABILITIES = "predict", "predict_proba"
@@ -83,15 +86,15 @@ class Inference:
         name, platform = self.information.name, f"mlflow_{self.information.flavor}"
         return {"name": name, "versions": versions, "platform": platform, "inputs": inputs, "outputs": outputs}
 
-    def read(self, body: bytes) -> Request:
-        """The rows of a request. Raises ServingError."""
-        document = decode.read_json(body)
+    def read(self, body: bytes, size: int | None = None) -> Request:
+        """The rows of a request, whose JSON has ``size`` bytes where binary tensors follow it. Raises ServingError."""
+        document = decode.read_json(body if size is None else body[:size])
         if not isinstance(document, dict):
             raise BadRequest("The body must be a JSON object with the key inputs")
         ident = document.get("id")
         if ident is not None and not isinstance(ident, str):
             raise refuse(("body", "id"), "expected a string", "string_type")
-        inputs = self._inputs(document.get("inputs"))
+        inputs = self._inputs(document.get("inputs"), None if size is None else Binary(memoryview(body)[size:]))
         parameters = document.get("parameters")
         if parameters is not None and not isinstance(parameters, dict):
             raise refuse(("body", "parameters"), "expected an object", "object_type")
@@ -121,21 +124,24 @@ class Inference:
         problems.stop()
         return tuple(dict.fromkeys(PROBABILITIES if name == PROBABILITIES else PREDICT for name in names))
 
-    def _inputs(self, value: Any) -> list[_Input]:
+    def _inputs(self, value: Any, binary: Binary | None) -> list[_Input]:
         base: Loc = ("body", "inputs")
         if not isinstance(value, list) or not value:
             raise refuse(base, "expected a list of at least one input", "list_type" if value else "missing")
         problems = Problems()
-        found = [_read_input(item, (*base, place), problems) for place, item in enumerate(value)]
+        found = [_read_input(item, (*base, place), binary, problems) for place, item in enumerate(value)]
         problems.stop()
+        if binary is not None and binary.rest:
+            raise BadRequest("The body is longer than its JSON and its binary tensors")
         inputs = [item for item in found if item is not None]
         for item in inputs:
             if item.rows != inputs[0].rows:
                 problems.add((*item.loc, "shape"), f"expected {inputs[0].rows} rows as in the first input", "shape")
-        names = [item.name for item in inputs]
-        for place, name in enumerate(names):
-            if name in names[:place]:
+        seen: set[str] = set()
+        for place, item in enumerate(inputs):
+            if item.name in seen:
                 problems.add((*base, place, "name"), "an input of this name stands before", "value_error")
+            seen.add(item.name)
         problems.stop()
         if not inputs[0].rows:
             raise refuse((*base, 0, "shape"), "there is no row", "too_short")
@@ -173,16 +179,17 @@ class Inference:
 
     def _columns(self, inputs: list[_Input], by_name: dict[str, _Input]) -> Batch:
         names = [column.name for column in self.signature.columns]
+        known = set(names)
         rows = inputs[0].rows
         problems = Problems()
-        if len(inputs) == 1 and inputs[0].name not in names and inputs[0].shape[1:] == (len(names),):
+        if len(inputs) == 1 and inputs[0].name not in known and inputs[0].shape[1:] == (len(names),):
             # The whole table as one tensor, as scikit-learn's servers have it.
             item, width = inputs[0], len(names)
             columns = {name: item.values[place::width] for place, name in enumerate(names)}
             return decode.table(self.signature, columns, rows, lambda name, row: item.at(row * width + names.index(name)),
                                 problems, strict_null=True)  # fmt: skip
         for item in inputs:
-            if item.name in by_name and item.name in names and item.shape not in {(rows,), (rows, 1)}:
+            if item.name in known and item.shape not in {(rows,), (rows, 1)}:
                 problems.add((*item.loc, "shape"), f"expected [{rows}] or [{rows}, 1]", "shape")
         problems.stop()
         columns = {name: by_name[name].values for name in names if name in by_name}
@@ -227,38 +234,104 @@ class Inference:
         return _encoder.encode({**document, "outputs": outputs})
 
 
-def _read_input(item: Any, loc: Loc, problems: Problems) -> _Input | None:  # noqa: C901 - one branch for each field
+class Binary:
+    """The tensors behind the JSON of a request, in the order of their inputs."""
+
+    def __init__(self, rest: memoryview) -> None:
+        self.rest = rest
+
+    def values(self, datatype: str, size: Any) -> list[Any] | None:
+        """The next tensor, of so many bytes; None where they are not whole values of this type."""
+        if type(size) is not int or not 0 <= size <= len(self.rest):
+            return None
+        data, self.rest = self.rest[:size], self.rest[size:]
+        if datatype == BYTES:
+            return _texts(data)
+        dtype = np.dtype(BINARY[datatype])
+        if size % dtype.itemsize:
+            return None
+        values: list[Any] = np.frombuffer(data, dtype).tolist()
+        # As JSON has it, which knows no NaN.
+        return values if dtype.kind != "f" else [None if math.isnan(value) else value for value in values]
+
+
+def _texts(data: memoryview) -> list[str] | None:
+    """Texts, each behind its length in four bytes; None where they are none."""
+    found = []
+    place = 0
+    while place < len(data):
+        begin = place + 4
+        place = begin + int.from_bytes(data[place:begin], "little")
+        if begin > len(data) or place > len(data):
+            return None
+        try:
+            found.append(str(data[begin:place], "utf-8"))
+        except UnicodeDecodeError:
+            return None
+    return found
+
+
+def _read_input(item: Any, loc: Loc, binary: Binary | None, problems: Problems) -> _Input | None:
     """One input, its values flat in C order."""
     if not isinstance(item, dict):
         problems.add(loc, "expected an object", "object_type")
         return None
-    for key in ("name", "shape", "datatype", "data"):
-        if key not in item:
-            if key == "data" and "binary_data_size" in (item.get("parameters") or {}):
-                raise BadRequest("The binary tensor extension is not supported; send data as JSON")
-            problems.add((*loc, key), "the field is required", "missing")
-            return None
-    name, shape, datatype, data = item["name"], item["shape"], item["datatype"], item["data"]
-    good = True
-    if not isinstance(name, str):
-        problems.add((*loc, "name"), "expected a string", "string_type")
-        good = False
-    if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
-        problems.add((*loc, "shape"), "expected a list of sizes", "list_type")
-        good = False
-    if datatype not in DATATYPES if isinstance(datatype, str) else True:
-        problems.add((*loc, "datatype"), f"expected one of {', '.join(sorted(DATATYPES))}", "datatype")
-        good = False
-    if not isinstance(data, list):
-        problems.add((*loc, "data"), "expected a list", "list_type")
-        good = False
-    if not good:
+    parameters = item.get("parameters")
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    missing = {"name", "shape", "datatype", *(["data"] if size is None else [])} - item.keys()
+    for key in sorted(missing):
+        problems.add((*loc, key), "the field is required", "missing")
+    if missing:
         return None
-    flat = _flat(data)
-    if len(flat) != math.prod(shape):
-        problems.add((*loc, "data"), f"expected {math.prod(shape)} values for this shape, got {len(flat)}", "shape")
+    name, shape, datatype = item["name"], item["shape"], item["datatype"]
+    sizes = isinstance(shape, list) and bool(shape) and all(type(size) is int and size >= 0 for size in shape)
+    wrong = [
+        problem
+        for good, *problem in (
+            (isinstance(name, str), "name", "expected a string", "string_type"),
+            (sizes, "shape", "expected a list of sizes", "list_type"),
+            (datatype in DATATYPES, "datatype", f"expected one of {', '.join(DATATYPES)}", "datatype"),
+        )
+        if not good
+    ]
+    for key, message, kind in wrong:
+        problems.add((*loc, key), message, kind)
+    if wrong:
         return None
-    return _Input(name, tuple(shape), flat, loc)
+    values = (
+        _values(item["data"], datatype, loc, problems)
+        if size is None
+        else _behind(binary, datatype, size, loc, problems)
+    )
+    if values is None:
+        return None
+    if datatype == BYTES and len(values) in {1, shape[0]} and len(values) != math.prod(shape):
+        # Some clients have the length of the texts as one more dimension.
+        shape = [len(values)]
+    if len(values) != math.prod(shape):
+        problems.add((*loc, "data"), f"expected {math.prod(shape)} values for this shape, got {len(values)}", "shape")
+        return None
+    return _Input(name, tuple(shape), values, loc)
+
+
+def _values(data: Any, datatype: str, loc: Loc, problems: Problems) -> list[Any] | None:
+    """What stands under ``data``: a list, nested or not, or a single text; None after a problem."""
+    if datatype == BYTES and isinstance(data, str):
+        return [data]
+    if isinstance(data, list):
+        return _flat(data)
+    problems.add((*loc, "data"), "expected a list", "list_type")
+    return None
+
+
+def _behind(binary: Binary | None, datatype: str, size: Any, loc: Loc, problems: Problems) -> list[Any] | None:
+    """What stands behind the JSON; None after a problem."""
+    if binary is None:
+        raise BadRequest("binary_data_size needs the header Inference-Header-Content-Length")
+    values = binary.values(datatype, size)
+    if values is None:
+        problems.add((*loc, "parameters", "binary_data_size"), "expected the size of such values in the body", "binary")
+    return values
 
 
 def _flat(data: list[Any]) -> list[Any]:

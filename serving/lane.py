@@ -15,7 +15,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.app import IN_LOOP_BYTES, Application, Finish, Route
+from serving.app import Application, Finish, Route
 from serving.bodies import SHARES
 from serving.model import Answer
 
@@ -68,7 +68,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         scope = cycle.scope
         size = len(cycle.body)
         predictor = app.predictor
-        if size > IN_LOOP_BYTES or size > app.bodies.limit or app.bodies.held + size > app.bodies.limit * SHARES:
+        if size > app.bodies.limit or app.bodies.held + size > app.bodies.limit * SHARES:
             return False
         if cycle.waiting_for_100_continue or self.flow.write_paused or predictor is None or app.settings.access_log:
             return False
@@ -76,7 +76,7 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         if route is None or route.post is None or scope["method"] != "POST":
             return False
         headers = dict(scope["headers"])
-        if b"content-encoding" in headers:
+        if b"content-encoding" in headers or not app.in_loop(size, headers):
             return False
         self._begun = None
         request_id = app.writer.request_id(headers)

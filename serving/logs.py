@@ -34,6 +34,7 @@ def configure() -> None:
     handler.setFormatter(JsonLines())
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
     logging.getLogger("serving").setLevel(logging.INFO)
     for name in list(logging.root.manager.loggerDict):
         # MLflow and uvicorn bring handlers of their own, which write plain text.

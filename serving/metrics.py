@@ -43,7 +43,8 @@ class Metrics:
         self._in_flight = self._rejects + len(self.fields)
         self._queue = self._in_flight + 1
         self._stuck = self._queue + 1
-        self._restarts = self._stuck + 1
+        self._beats = self._stuck + 1
+        self._restarts = self._beats + 1
         self._size = self._restarts + 1
         self._all = memoryview(mmap.mmap(-1, 8 * self._size * workers)).cast("d")
         self._request_at = {
@@ -88,14 +89,24 @@ class Metrics:
         mine[self._in_flight] = in_flight
         mine[self._queue] = queue
         mine[self._stuck] = stuck
+        mine[self._beats] += 1.0
 
     def stuck(self) -> float:
         """Seconds that the longest call of the model has been running, of all workers."""
-        return max(self._all[worker * self._size + self._stuck] for worker in range(self.workers))
+        return max(map(self.stuck_of, range(self.workers)))
+
+    def stuck_of(self, worker: int) -> float:
+        """The same of one worker."""
+        return self._all[worker * self._size + self._stuck]
+
+    def beats_of(self, worker: int) -> float:
+        """How often a worker has set its load: it does so many times a second while its event loop runs."""
+        return self._all[worker * self._size + self._beats]
 
     def restarted(self, worker: int) -> None:
         """Count a worker that had to be started again; the parent does this."""
         self._all[worker * self._size + self._restarts] += 1.0
+        self._all[worker * self._size + self._stuck] = 0.0
 
     def text(self) -> bytes:
         """What GET /metrics answers."""

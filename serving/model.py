@@ -157,10 +157,10 @@ def load(path: str | Path, information: ModelInformation | None = None, *, compi
         # After the environment is set; and it takes seconds, which reading the information does not need.
         from mlflow import pyfunc  # noqa: PLC0415
 
-    # The test for finite values makes NaN on purpose, and what single precision cannot hold is found by it.
-    warnings.filterwarnings(
-        "ignore", "(invalid value|overflow) encountered", RuntimeWarning, r"serving\.(kernels|fast)"
-    )
+    # What single precision cannot hold becomes infinity, and is found by it.
+    warnings.filterwarnings("ignore", "overflow encountered", RuntimeWarning, r"serving\.fast")
+    # pandas reads a date of any form, as in MLflow's own server, and says so every time.
+    warnings.filterwarnings("ignore", "Could not infer format", UserWarning)
     mlmodel = yaml.safe_load((Path(path) / "MLmodel").read_text(encoding="utf-8"))
     predict_fn = mlmodel["flavors"]["python_function"].get("predict_fn", "predict")
     # Without MLflow's comparison of the requirements with what is installed, which takes half a second: the image is made
@@ -205,7 +205,7 @@ class _Translated:
         """Begin."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, ServingError):
+        if not isinstance(error, Exception | SystemExit) or isinstance(error, ServingError):
             return
         text = str(error)
         # The words of scikit-learn's own check of its input, the same for all estimators.

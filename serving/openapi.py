@@ -20,7 +20,7 @@ ERRORS = {
     "422": ("InvalidInput", "The body does not fit the model's signature; detail lists each offending field."),
     "429": ("QueueFull", "More requests wait than the queue holds. Try again after Retry-After seconds."),
     "500": ("ModelFailed", "The model failed on input that fits its signature; the log has the reason under X-Request-Id."),
-    "503": ("NotReady", "The model is loading or the server is stopping. Try again after Retry-After seconds."),
+    "503": ("NotReady", "The model hangs. Try again after Retry-After seconds."),
     "504": ("DeadlineExceeded", "The model did not answer in time."),
 }  # fmt: skip
 RETRY = ("429", "503")
@@ -247,7 +247,11 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
     prediction: dict[str, Schema] = {"prediction": output_schema(information)}
     if information.classes:
         names = [label(name) for name in information.classes]
-        prediction["probabilities"] = {"type": "object", "properties": {name: {"type": "number"} for name in names}}
+        # Rows whose numbers are too large for the model's arithmetic have none.
+        prediction["probabilities"] = {
+            "type": "object",
+            "properties": {name: {"type": ["number", "null"]} for name in names},
+        }
     origin: dict[str, Schema] = {"model": {"type": "string"}, "version": {"type": "string"}}
     text = {"type": "string"}
     schemas |= {

@@ -110,7 +110,7 @@ def failure(error: ServingError, *, inference: bool) -> Response:
     document = error.body()
     if inference:
         document = {"error": document["message"], **document}
-    headers = tuple((name.encode(), value.encode()) for name, value in error.headers().items() if name != "connection")
+    headers = tuple((name.encode(), value.encode()) for name, value in error.headers.items())
     return Response(error.status, encode(document), (JSON, *headers))
 
 

@@ -32,6 +32,8 @@ GRACE = 25
 BACKLOG = 2048
 # A worker that died is started again after this many seconds, twice as many each time it dies soon again.
 FIRST_BACKOFF, LAST_BACKOFF, LONG_LIFE = 0.1, 10.0, 30.0
+# Seconds between two looks of the parent at its workers.
+LOOK = 0.05
 FAILED, CANNOT_START = 1, 2
 # Of malloc.h: free memory above the first is given back, what is as large as the second has a mapping of its own.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -41,10 +43,16 @@ KEPT_BYTES, MAPPED_BYTES = 16 * 1024 * 1024, 8 * 1024 * 1024
 class Server(uvicorn.Server):  # type: ignore[misc]
     """uvicorn that ends with exit code 0 after SIGTERM, and closes connections that never send a request."""
 
-    def __init__(self, config: uvicorn.Config, silent_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application, silent_seconds: float) -> None:
         super().__init__(config)
+        self.app = app
         self.silent_seconds = silent_seconds
         self._silent: dict[Any, float] = {}
+
+    async def main_loop(self) -> None:
+        """Serve; the application begins before its first request, because its parent waits for a sign of it."""
+        self.app.start()
+        await super().main_loop()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -74,8 +82,6 @@ def _is_silent(connection: Any) -> bool:
 
 def load(settings: Settings) -> model.ServedModel:
     """Read and load the model that the settings name."""
-    if settings.hang_timeout:
-        os.environ.setdefault("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", str(int(settings.timeout) or 1))
     found = information.read(
         settings.model_path,
         name=settings.name,
@@ -159,16 +165,21 @@ def work(app: Application, sock: socket.socket, settings: Settings) -> None:
         timeout_graceful_shutdown=GRACE,
         backlog=BACKLOG,
     )
-    Server(config, settings.body_timeout).run(sockets=[sock])
+    Server(config, app, settings.body_timeout).run(sockets=[sock])
 
 
 class Parent:
-    """Keeps the workers running."""
+    """Keeps the workers running: starts one again that has died, and kills one that hangs."""
 
-    def __init__(self, count: int, run: Callable[[int], None], metrics: Metrics) -> None:
+    def __init__(self, count: int, run: Callable[[int], None], metrics: Metrics, patience: float) -> None:
+        """``patience``: the seconds that a model, or a worker's event loop, may be without an answer."""
         self.run = run
         self.metrics = metrics
         self.count = count
+        self.patience = patience
+        # What each worker's event loop last said, and how many of our own looks have seen nothing new: a container that was
+        # paused has not looked either.
+        self.beats: dict[int, tuple[float, int]] = {}
         self.workers: dict[int, tuple[int, float]] = {}
         self.delays = dict.fromkeys(range(count), FIRST_BACKOFF)
         self.due: dict[int, float] = {}
@@ -189,9 +200,21 @@ class Parent:
             for slot in [slot for slot, when in self.due.items() if when <= now and not self.stopping]:
                 del self.due[slot]
                 self._fork(slot)
+            for pid, (slot, _) in self.workers.items():
+                if self._hangs(slot):
+                    log.error("a worker hangs", extra={"fields": {"worker": pid}})
+                    os.kill(pid, signal.SIGKILL)
             if self.workers or self.due:
-                time.sleep(0.05)
+                time.sleep(LOOK)
         return code
+
+    def _hangs(self, slot: int) -> bool:
+        """Whether a worker's model, or its event loop, has given no sign for too long."""
+        beats = self.metrics.beats_of(slot)
+        last, looks = self.beats.get(slot, (beats, 0))
+        looks = looks + 1 if beats == last else 0
+        self.beats[slot] = beats, looks
+        return looks * LOOK > self.patience or self.metrics.stuck_of(slot) > self.patience
 
     def _fork(self, slot: int) -> None:
         pid = os.fork()
@@ -220,6 +243,7 @@ class Parent:
             if pid not in self.workers:
                 continue
             slot, since = self.workers.pop(pid)
+            self.beats.pop(slot, None)
             ended = os.waitstatus_to_exitcode(status)
             if self.stopping:
                 code = max(code, 0 if ended == 0 else FAILED)
@@ -296,6 +320,6 @@ def main() -> int:
             app.writer.renew()
             work(app, sock, settings)
 
-        code = Parent(settings.workers, run, metrics).serve()
+        code = Parent(settings.workers, run, metrics, settings.hang_timeout).serve()
     log.info("stopped", extra={"fields": {"exit_code": code}})
     return code

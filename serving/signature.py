@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 ColumnType = Literal["boolean", "integer", "long", "float", "double", "string", "binary", "datetime", "any"]
 
-COLUMN_TYPES: frozenset[str] = frozenset(get_args(ColumnType))
 # The numpy dtype of each column type; what has no number form is a column of Python objects.
 NUMPY_TYPES: Mapping[ColumnType, np.dtype[Any]] = {
     "boolean": np.dtype(np.bool_),

@@ -257,7 +257,9 @@ def plain(value: Any) -> Any:
         return value.isoformat()
     if hasattr(value, "to_dict"):
         return value.to_dict()
-    return str(value)
+    if type(value).__name__ in {"NAType", "NaTType"}:
+        return None
+    raise TypeError(f"{type(value).__name__} is nothing that JSON has")
 
 
 _encoder = msgspec.json.Encoder(enc_hook=plain)

@@ -17,7 +17,11 @@ PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "d
 LOCKS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("requirements*.txt")) + [
     f"roles/runtime_image/files/{name}.txt" for name in ("requirements", "uv")
 ]
-LOCKS += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "bench" / "serving" / "peers").glob("*.txt"))
+LOCKS += [
+    path.relative_to(ROOT).as_posix()
+    for place in ("bench/serving/peers", "tests/serving/clients")
+    for path in (ROOT / place).glob("*.txt")
+]
 
 # In parts, so that this file does not hold what it looks for.
 INDEX_HOSTS = [

@@ -46,9 +46,14 @@ class Peer:
     tensors: bool = True
 
     @property
+    def place(self) -> Path:
+        """Its environment."""
+        return CACHE / self.environment
+
+    @property
     def bin(self) -> Path:
         """The programs of its environment."""
-        return CACHE / self.environment / "bin"
+        return self.place / "bin"
 
     @property
     def requirements(self) -> Path:
@@ -87,7 +92,7 @@ class Peer:
 
     def version(self) -> str:
         """The version that is installed, empty if none is."""
-        found = sorted((self.bin.parent / "lib").glob(f"python*/site-packages/{self.package}-*.dist-info"))
+        found = sorted((self.place / "lib").glob(f"python*/site-packages/{self.package}-*.dist-info"))
         return found[0].name.removesuffix(".dist-info").partition("-")[2] if found else ""
 
 

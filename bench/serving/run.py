@@ -91,7 +91,7 @@ class Run:
         there = []
         for name in names:
             try:
-                environments.install(PEERS[name], self.say)
+                environments.install(PEERS[name].place, PEERS[name].requirements, self.say)
                 there.append(name)
             except (Failure, OSError, subprocess.TimeoutExpired) as error:
                 self.fail(page.INSTALLATION, name, error)

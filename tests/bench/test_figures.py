@@ -223,7 +223,7 @@ def test_playbooks_are_run_as_the_makefile_does() -> None:
 def test_the_makefile_calls_the_program() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(r"^bench:.*\n\t.*-m bench \|\|.*-m bench serving \|\|", makefile, re.MULTILINE)
-    assert re.search(r"^campaign:.*\n\t.*-m bench campaign$", makefile, re.MULTILINE)
+    assert re.search(r"^campaign:.*\n\t.*-m bench fuzz .*-m bench campaign ", makefile, re.MULTILINE)
     assert program.parser().parse_args([]).command is None
     assert program.parser().parse_args(["campaign", "--only", "faults"]).only == ["faults"]
 

@@ -396,11 +396,9 @@ def test_nothing_of_this_programs_environment_reaches_a_peer(monkeypatch: pytest
 
 
 def test_what_cannot_be_installed_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in ("bench.serving.peer", "bench.serving.environments"):
-        monkeypatch.setattr(f"{module}.CACHE", tmp_path)
     monkeypatch.setattr(environments, "uv", lambda: "false")
     with pytest.raises(Failure, match="cannot be installed"):
-        environments.install(PEERS["fastapi"], lambda _: None)
+        environments.install(tmp_path / "fastapi", PEERS["fastapi"].requirements, lambda _: None)
     assert not (tmp_path / "fastapi" / "stamp").exists()
 
 

@@ -2,18 +2,25 @@ import asyncio
 import json
 import logging
 import re
+import threading
+import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving import app as app_module
 from serving.errors import DeadlineExceeded, InvalidInput, ModelFailed, NotReady, Problem, QueueFull
 from serving.model import Answer
+from serving.scoring import Scoring
+from serving.signature import Batch
 from tests.serving.transport import (
     DENSE,
     FLOWER,
     IMAGE,
+    MIXED,
     NAMES,
+    ROW,
     Reply,
     Sums,
     application,
@@ -69,6 +76,22 @@ def test_infer() -> None:
     reply = post(app, path, {**INFER, "outputs": [{"name": "predict_proba"}]})
     assert [item["name"] for item in reply.json()["outputs"]] == ["predict_proba"]
     assert reply.json()["id"] == reply.headers["x-request-id"]
+
+
+def test_infer_with_binary_tensors() -> None:
+    inputs = [{"name": name, "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}} for name in NAMES]
+    head = json.dumps({"inputs": inputs}).encode()
+    body = head + np.array([1.5, 2], "<f4").tobytes()
+    kind = {"content-type": "application/octet-stream"}
+    path = "/v2/models/flowers/infer"
+
+    def ask(length: str) -> Reply:
+        return run(call(application(), path, body, headers={**kind, "inference-header-content-length": length}))
+
+    assert ask(str(len(head))).json()["outputs"][0]["data"] == [3.5]
+    for length in ("", "-1", "x", "9" * 30, str(len(body) + 1)):
+        assert ask(length).status == 400, length
+    assert run(call(application(), path, body, headers=kind)).status == 415
 
 
 def test_what_is_answered_at_once() -> None:
@@ -183,9 +206,6 @@ def test_415() -> None:
         assert run(call(app, "/invocations", body, headers=headers)).status == 415, headers
     assert run(call(app, "/invocations", body, headers={"content-encoding": "identity"})).status == 200
     assert run(call(app, "/predict", body, headers={"content-type": "text/csv"})).status == 415
-    assert (
-        run(call(app, "/v2/models/flowers/infer", body, headers={"inference-header-content-length": "5"})).status == 415
-    )
 
 
 def test_429_when_the_queue_or_the_memory_is_full() -> None:
@@ -304,6 +324,34 @@ def test_large_bodies_are_decoded_beside_the_loop() -> None:
     assert post(application(IMAGE), "/predict", [{"inputs": row} for row in rows]).json()["predictions"][3] == {
         "prediction": 192.0
     }
+
+
+def test_what_is_slow_to_read_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+    read = Scoring.read
+
+    def noted(scoring: Scoring, body: bytes, kind: str | None) -> Batch:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return read(scoring, body, kind)
+
+    monkeypatch.setattr(Scoring, "read", noted)
+    body = json.dumps(RECORDS).encode()
+    csv = b'"sepal length (cm)","sepal width (cm)"\n1,2\n'
+    assert post(application(), "/invocations", body + b" " * 200_000).status == 200
+    assert post(application(), "/invocations", body + b" " * 300_000).status == 200
+    assert post(application(), "/invocations", csv, headers={"content-type": "text/csv"}).status == 200
+    mixed = json.dumps({"dataframe_records": [ROW]}).encode()
+    assert post(application(MIXED), "/invocations", mixed).status == 200
+    assert post(application(MIXED), "/invocations", mixed + b" " * 20_000).status == 200
+    assert threads == [True, False, False, True, False]
+
+
+def test_504_for_a_body_that_takes_too_long_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = application(timeout=0.05)
+    monkeypatch.setattr(app.scoring, "read", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(app, "in_loop", lambda *_: False)
+    assert post(app, "/invocations", RECORDS).status == 504
+    assert app.bodies.held == 0
 
 
 def test_access_log_only_when_asked(caplog: pytest.LogCaptureFixture) -> None:

@@ -56,9 +56,8 @@ def test_one_tick_is_one_call_and_each_gets_its_own_rows(compiled: bool) -> None
 
     async def main() -> None:
         batches = Batcher(cast("ServedModel", fake), observe=lambda requests, count: observed.append((requests, count)))
-        answers = await asyncio.gather(*(batches.predict(rows(value, value + 1)) for value in range(0, 20, 2)))
+        answers = await asyncio.gather(*(batches.submit(rows(value, value + 1)) for value in range(0, 20, 2)))
         assert [answer.predictions for answer in answers] == [[value, value + 1] for value in range(0, 20, 2)]
-        assert await batches.drain(5)
 
     asyncio.run(main())
     assert fake.calls == [[2] * 10]
@@ -69,7 +68,7 @@ def test_one_tick_is_one_call_and_each_gets_its_own_rows(compiled: bool) -> None
 def test_probabilities_for_those_who_ask() -> None:
     async def main() -> None:
         batches = batcher(Fake(compiled=True))
-        asking, other = await asyncio.gather(batches.predict(rows(1), probabilities=True), batches.predict(rows(2)))
+        asking, other = await asyncio.gather(batches.submit(rows(1), probabilities=True), batches.submit(rows(2)))
         assert asking.probabilities == [[1.0]]
         assert other.probabilities is None
 
@@ -99,7 +98,7 @@ def test_not_joined_unless_of_one_kind() -> None:
 
     async def main() -> None:
         batches = batcher(fake)
-        await asyncio.gather(*(batches.predict(batch) for batch in (rows(1), rows(2, params={"p": 1}), rows(3))))
+        await asyncio.gather(*(batches.submit(batch) for batch in (rows(1), rows(2, params={"p": 1}), rows(3))))
 
     asyncio.run(main())
     assert fake.calls == [[1], [1], [1]]
@@ -110,7 +109,7 @@ def test_rows_of_a_function_are_not_joined() -> None:
 
     async def main() -> None:
         batches = batcher(fake)
-        await asyncio.gather(*(batches.predict(rows(value)) for value in range(3)))
+        await asyncio.gather(*(batches.submit(rows(value)) for value in range(3)))
 
     asyncio.run(main())
     assert fake.calls == [[1], [1], [1]]
@@ -121,7 +120,7 @@ def test_many_rows_leave_the_loop_free() -> None:
 
     async def main() -> None:
         batches = batcher(fake, inline_rows=4)
-        answers = await asyncio.gather(*(batches.predict(rows(*range(count))) for count in (3, 2, 5)))
+        answers = await asyncio.gather(*(batches.submit(rows(*range(count))) for count in (3, 2, 5)))
         assert [len(answer.predictions) for answer in answers] == [3, 2, 5]
 
     asyncio.run(main())
@@ -150,7 +149,7 @@ def test_a_full_queue_refuses(compiled: bool) -> None:
         with pytest.raises(QueueFull):
             batches.submit(rows(3))
         assert [(await future).predictions for future in kept] == [[1], [2]]
-        assert (await batches.predict(rows(4))).predictions == [4]
+        assert (await batches.submit(rows(4))).predictions == [4]
 
     asyncio.run(main())
 
@@ -207,38 +206,7 @@ def test_a_model_that_hangs_is_late_for_all_and_then_refused() -> None:
         fake.gate.set()
         while batches.stuck_seconds:  # noqa: ASYNC110 - nothing tells when a model comes back
             await asyncio.sleep(0.01)
-        assert (await batches.predict(rows(3))).predictions == [3]
+        assert (await batches.submit(rows(3))).predictions == [3]
 
     asyncio.run(main())
     assert fake.calls == [[1], [1]]
-
-
-@pytest.mark.parametrize("compiled", [True, False])
-def test_drain_finishes_what_is_in_flight_and_refuses_the_rest(compiled: bool) -> None:
-    async def main() -> None:
-        batches = batcher(Fake(compiled=compiled))
-        futures = [batches.submit(rows(number)) for number in range(3)]
-        draining = asyncio.ensure_future(batches.drain(5))
-        await asyncio.sleep(0)
-        with pytest.raises(NotReady):
-            batches.submit(rows(4))
-        assert await draining
-        assert [future.result().predictions for future in futures] == [[0], [1], [2]]
-
-    asyncio.run(main())
-
-
-def test_drain_does_not_wait_for_ever() -> None:
-    fake = Fake(compiled=False)
-
-    async def main() -> None:
-        batches = batcher(fake, timeout=60)
-        fake.gate.clear()
-        batches.submit(rows(0))
-        await asyncio.sleep(0.02)
-        waiting = batches.submit(rows(1))
-        assert not await batches.drain(0.05)
-        assert isinstance(waiting.exception(), NotReady)
-        fake.gate.set()
-
-    asyncio.run(main())

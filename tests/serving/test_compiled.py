@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,6 @@ from .trained import COMPILED, WIDTH, Parity, columns, data, served, tensor
 # The models are trained on arrays and asked with DataFrames, which scikit-learn remarks on.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:X has feature names"),
-    pytest.mark.filterwarnings("ignore:invalid value encountered in dot"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
 
@@ -48,6 +49,30 @@ def assert_equal(model: ServedModel, batch: Batch) -> None:
         assert same(model.original.predict_proba(batch), model.predict_proba(batch), exact=exact)
 
 
+EXTREMES = [0.0, -0.0, 5e-324, -1e-308, 1e3, -1e19, 1e38, -1e39, 1e150, -1e154, 1e300, -1.7e308]
+
+
+def assert_equal_and_silent(model: ServedModel) -> None:
+    """Extreme numbers: the original's answer, infinite and NaN as it is, or its refusal; and nothing is warned about."""
+    assert model.compiled is not None
+    drawn = np.random.default_rng(3).choice(EXTREMES, (60, WIDTH))
+    for row in [*drawn, *(np.full(WIDTH, value) for value in EXTREMES)]:
+        for name in ("predict", "predict_proba") if model.has_probabilities else ("predict",):
+            with np.errstate(all="ignore"):
+                expected = outcome(lambda: getattr(model.original, name)(Batch({}, 1, matrix=row[None].copy())))  # noqa: B023 - called at once
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                actual = outcome(lambda: getattr(model, name)(Batch({}, 1, rows_list=[row.tolist()])))  # noqa: B023 - as above
+            assert same(expected, actual, exact=model.compiled.kernel.exact), (row, expected, actual)
+
+
+def outcome(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except InvalidInput:
+        return None
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", [name for name, (_, classifier) in COMPILED.items() if classifier])
 def test_every_classifier_is_compiled_and_equal(tmp_path: Path, name: str, classes: int) -> None:
@@ -56,6 +81,7 @@ def test_every_classifier_is_compiled_and_equal(tmp_path: Path, name: str, class
     assert_equal(model, Batch({}, 200, matrix=rows(200)))
     for row in rows(5, seed=2):
         assert_equal(model, Batch({}, 1, rows_list=[row.tolist()]))
+    assert_equal_and_silent(model)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, classifier) in COMPILED.items() if not classifier])
@@ -66,6 +92,7 @@ def test_every_regressor_is_compiled_and_equal(tmp_path: Path, name: str) -> Non
     assert_equal(model, Batch({}, 200, matrix=rows(200)))
     for row in rows(5, seed=2):
         assert_equal(model, Batch({}, 1, rows_list=[row.tolist()]))
+    assert_equal_and_silent(model)
 
 
 @pytest.mark.parametrize("name", ["logistic", "scaled-network", "forest"])

@@ -33,12 +33,12 @@ def test_codes_are_those_of_mlflow_where_it_has_them() -> None:
 
 def test_method_not_allowed_names_the_methods() -> None:
     error = errors.MethodNotAllowed("no", "GET, HEAD")
-    assert (error.status, error.headers()) == (405, {"allow": "GET, HEAD"})
+    assert (error.status, error.headers) == (405, {"allow": "GET, HEAD"})
 
 
 def test_those_that_may_be_repeated_say_when() -> None:
-    assert errors.QueueFull("").headers()["retry-after"] == "1"
-    assert errors.NotReady("").headers()["retry-after"] == "5"
+    assert errors.QueueFull("").headers["retry-after"] == "1"
+    assert errors.NotReady("").headers["retry-after"] == "5"
 
 
 def test_problems_have_paths() -> None:
@@ -53,3 +53,8 @@ def test_problems_have_paths() -> None:
 
 def test_a_problem_of_the_whole_body_has_no_path() -> None:
     assert InvalidInput([Problem((), "bad", "value")]).message == "bad"
+
+
+def test_long_names_are_shortened() -> None:
+    error = InvalidInput([Problem(("body", "x" * 10_000), "bad", "extra_forbidden")])
+    assert len(str(error.body())) < 1000

@@ -84,7 +84,13 @@ def test_problems() -> None:
     good = tensor("inputs", [1, 64], "FP32", ROWS[:64])
     assert problems(IMAGE, {}) == {("body", "inputs"): "missing"}
     assert problems(IMAGE, {"inputs": [5]}) == {("body", "inputs", 0): "object_type"}
-    assert problems(IMAGE, {"inputs": [{"name": "a"}]}) == {("body", "inputs", 0, "shape"): "missing"}
+    assert problems(IMAGE, {"inputs": [{"name": "a"}]}) == {
+        ("body", "inputs", 0, key): "missing" for key in ("data", "datatype", "shape")
+    }
+    assert problems(IMAGE, {"inputs": [{**good, "parameters": 5, "data": 5}]}) == {
+        ("body", "inputs", 0, "data"): "list_type"
+    }
+    assert problems(IMAGE, {"inputs": [good, good]}) == {("body", "inputs", 1, "name"): "value_error"}
     assert problems(IMAGE, {"inputs": [{**good, "shape": [1, 63]}]}) == {("body", "inputs", 0, "data"): "shape"}
     assert problems(IMAGE, {"inputs": [{**good, "shape": [64]}]}) == {("body", "inputs", 0, "shape"): "shape"}
     assert problems(IMAGE, {"inputs": [{**good, "datatype": "FLOAT"}]}) == {
@@ -122,11 +128,66 @@ def test_deep_lists_end_quickly() -> None:
         read(IMAGE, body.replace(b"[" * 500, b"[" * 100_000))
 
 
-def test_no_binary_tensors() -> None:
-    with pytest.raises(BadRequest, match="binary"):
-        read(
-            IMAGE, {"inputs": [{"name": "a", "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}]}
-        )
+def binary(signature: Signature, inputs: list[dict[str, Any]], *tensors: bytes) -> Request:
+    head = json.dumps({"inputs": inputs}).encode()
+    return made(signature).read(head + b"".join(tensors), len(head))
+
+
+def behind(name: str, shape: list[int], datatype: str, size: Any) -> dict[str, Any]:
+    return {"name": name, "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": size}}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "dtype"),
+    [
+        ("FP16", "<f2"),
+        ("FP32", "<f4"),
+        ("FP64", "<f8"),
+        ("UINT8", "u1"),
+        ("INT16", "<i2"),
+        ("INT64", "<i8"),
+        ("UINT64", "<u8"),
+    ],
+)
+def test_binary_tensors_of_numbers(datatype: str, dtype: str) -> None:
+    data = np.arange(128).astype(dtype).tobytes()
+    request = binary(IMAGE, [behind("a", [2, 64], datatype, len(data))], data)
+    assert matrix(IMAGE, request.batch).tolist() == [ROWS[:64], ROWS[64:]]
+
+
+def test_binary_tensors_one_after_the_other_and_beside_json() -> None:
+    inputs = [behind("flag", [2], "BOOL", 2), behind("word", [2], "BYTES", 11), tensor("small", [2], "INT32", [1, 2]),
+              behind("big", [2], "INT64", 16), behind("share", [2, 1], "FP32", 8)]  # fmt: skip
+    texts = b"\x01\0\0\0a\x02\0\0\0\xc3\xa4"
+    tensors = (b"\x01\x00", texts, np.array([2**53 + 1, -1], "<i8").tobytes(), np.array([0.5, 1], "<f4").tobytes())
+    data = binary(MIXED, inputs, *tensors).batch.data
+    assert {str(name): values.tolist() for name, values in data.items()} == {
+        "flag": [True, False], "word": ["a", "\u00e4"], "small": [1, 2], "big": [2**53 + 1, -1], "share": [0.5, 1.0]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("datatype", "size", "data"),
+    [("FP32", 256, bytes(255)), ("FP32", -4, b""), ("FP32", "256", bytes(256)), ("FP32", True, b"a"), ("FP64", 4, bytes(4)),
+     ("BYTES", 3, bytes(3)), ("BYTES", 5, b"\x02\0\0\0a"), ("BYTES", 5, b"\x01\0\0\0\xff")],
+)  # fmt: skip
+def test_binary_tensors_that_are_none(datatype: str, size: Any, data: bytes) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        binary(IMAGE, [behind("a", [1, 64], datatype, size)], data)
+    assert caught.value.problems[0].loc == ("body", "inputs", 0, "parameters", "binary_data_size")
+
+
+def test_binary_tensors_are_checked_as_others() -> None:
+    """NaN is what null is in JSON; what is left over belongs to no tensor."""
+    rows = np.zeros(64, "<f4")
+    rows[3] = np.nan
+    assert np.isnan(matrix(IMAGE, binary(IMAGE, [behind("a", [1, 64], "FP32", 256)], rows.tobytes()).batch)[0, 3])
+    for value, inputs in ((np.nan, [behind("a", [1, 2], "FP32", 8)]), (np.inf, [behind("a", [1, 2], "FP32", 8)])):
+        with pytest.raises(InvalidInput):
+            binary(DENSE, inputs, np.array([1, value], "<f4").tobytes())
+    with pytest.raises(BadRequest, match="longer"):
+        binary(IMAGE, [behind("a", [1, 64], "FP32", 256)], bytes(257))
+    with pytest.raises(BadRequest, match="header"):
+        read(IMAGE, {"inputs": [behind("a", [1], "FP32", 4)]})
 
 
 def test_limit_of_rows() -> None:

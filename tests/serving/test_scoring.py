@@ -1,4 +1,6 @@
+import io
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -123,10 +125,50 @@ def test_csv_that_is_no_table(body: bytes) -> None:
         read(DENSE, body, "text/csv")
 
 
-def test_csv_beyond_the_range() -> None:
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [("true,3000000000,1,0.5,a", ["small"]), ("true,1.5,1,0.5,a", ["small"]), ("yes,1,9223372036854775808,0.5,a", ["flag", "big"]),
+     ("true,1,1e999,x,a", ["big", "share"]), (",,,,", ["flag", "small", "big"]), ("1,1_0,-,1_0.5,a", ["flag", "small", "big", "share"]),
+     ("true,1,1,1e39,a", ["share"]), (f"true,{'9' * 5000},1,0.5,a", ["small"])],
+)  # fmt: skip
+def test_cells_that_are_not_of_their_columns_type(row: str, columns: list[str]) -> None:
     with pytest.raises(InvalidInput) as caught:
-        read(MIXED, b"flag,small,big,share,word\ntrue,3000000000,1,0.5,a\n", "text/csv")
-    assert [item.loc for item in caught.value.problems] == [("body", 0, "small")]
+        read(MIXED, f"flag,small,big,share,word\ntrue,1,1,0.5,a\n{row}\n".encode(), "text/csv")
+    assert [item.loc for item in caught.value.problems] == [("body", 1, name) for name in columns]
+
+
+def test_csv_with_very_many_columns_is_refused_before_pandas_sees_it() -> None:
+    begin = time.monotonic()
+    for header in (b"a," * 40_000, b"," * 40_000, b" \n" + b"a," * 40_000):
+        with pytest.raises(TooLarge):
+            read(DENSE, header + b"b\n" + b"1," * 40_000 + b"1", "text/csv")
+    assert time.monotonic() - begin < 2
+    more = [*NAMES, *(f"c{place}" for place in range(500))]
+    assert read(DENSE, (",".join(more) + "\n" + ",".join(["1"] * 502)).encode(), "text/csv").rows == 1
+
+
+def parquet(frame: Any, **more: Any) -> bytes:
+    file = io.BytesIO()
+    frame.to_parquet(file, **more)
+    return file.getvalue()
+
+
+def test_parquet() -> None:
+    import pandas as pd
+
+    kind = "application/vnd.apache.parquet"
+    flowers = pd.DataFrame(TABLE, columns=list(NAMES))
+    assert matrix(DENSE, read(DENSE, parquet(flowers), kind)).tolist() == TABLE
+    with pytest.raises(UnsupportedMediaType):
+        read(DENSE, parquet(flowers, compression="gzip"), kind)
+    with pytest.raises(BadRequest):
+        read(DENSE, b"PAR1", kind)
+    # Kilobytes that stand for a hundred megabytes: the same number, and the same text, over and over.
+    for cell, rows in ((1.0, 5_000_000), ("x" * 1000, 100_000)):
+        bomb = parquet(pd.DataFrame({name: pd.Series([cell]).repeat(rows) for name in NAMES}, copy=False), index=False)
+        assert len(bomb) < 100_000
+        with pytest.raises(TooLarge):
+            Scoring(DENSE, no_raw, max_bytes=10_000_000).read(bomb, kind)
 
 
 @pytest.mark.parametrize(
@@ -344,8 +386,6 @@ def test_unnamed_columns() -> None:
      [float("inf")], [-0.0], [{"a": 1}], [], [[True]], "text", {"a": [1]}],
 )  # fmt: skip
 def test_answers_are_those_of_mlflow(values: Any) -> None:
-    import io
-
     from mlflow.pyfunc.scoring_server import predictions_to_json
 
     expected = io.StringIO()
@@ -354,8 +394,6 @@ def test_answers_are_those_of_mlflow(values: Any) -> None:
 
 
 def test_answers_of_arrays_and_tables_are_those_of_mlflow() -> None:
-    import io
-
     import pandas as pd
     from mlflow.pyfunc.scoring_server import predictions_to_json
 
