@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from instance import Instance
+from xdist.scheduler import LoadScopeScheduling
+
+
+class OneByOneOnEachInstance(LoadScopeScheduling):  # type: ignore[misc] # without types
+    """Tests of one instance run one after the other, those of two instances at the same time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        instance = re.search(r"\[.*?(ma-\w+-\w+)", nodeid)
+        return instance[1] if instance else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Tell xdist, which does not know of instances."""
+    return OneByOneOnEachInstance(config, log)
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import os
 import re
 import shlex
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,3 +167,12 @@ class Instance:
         )
         text.append(f"--- journal\n{journal.stdout}")
         return "\n".join(text)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:
+    """Seconds until the condition was true."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"after {seconds:.0f} s {what}"
+        time.sleep(0.3)
+    return time.monotonic() - began

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
-from collections.abc import Callable
 
 from instance import Instance
 
@@ -44,15 +42,6 @@ def login(instance: Instance, password: str | None, *, user: str = "mlflow", at:
 def quoted(script: str) -> str:
     """The script as one word of a shell command."""
     return "'" + script.replace("'", "'\\''") + "'"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Seconds until the condition was true."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, f"after {seconds:.0f} s {what}"
-        time.sleep(0.3)
-    return time.monotonic() - began
 
 
 def healthy(instance: Instance, container: str = CONTAINER) -> bool:

@@ -69,11 +69,11 @@ def wait_for_replicas(instance: Instance, name: str, count: int, seconds: float 
     return time.monotonic() - began
 
 
-def play(*hosts: str, **variables: Any) -> list[str]:
-    """The command that serves what the aliases say on some hosts at the same time."""
+def play(host: str, **variables: Any) -> list[str]:
+    """The command that serves what the aliases say on one host."""
     inventory = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
     playbook = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / SERVE
-    return ["ansible-playbook", "--inventory", str(inventory), "--limit", ",".join(hosts), "--extra-vars",
+    return ["ansible-playbook", "--inventory", str(inventory), "--limit", host, "--extra-vars",
             json.dumps(variables), str(playbook)]  # fmt: skip
 
 
@@ -87,4 +87,3 @@ class Rollout:
     images: dict[str, str] = field(default_factory=dict)
     promoted: Load = field(default_factory=Load)
     broken: Load = field(default_factory=Load)
-    ended: float = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from instance import Instance
+from instance import Instance, wait_until
 
 # An image of one program and its libraries: a bare host has no image, and nothing is pulled.
 TINY_IMAGE = "tar --create --dereference --file - /usr/bin/true $(ldd /usr/bin/true | grep -o '/[^ ]*') 2>/dev/null | docker import - tiny"
@@ -21,6 +21,21 @@ def test_answers_with_a_version_that_everything_runs_on(instance: Instance) -> N
 def test_runs_a_container_of_its_own(instance: Instance) -> None:
     instance.sh(TINY_IMAGE)
     instance.sh("docker run --rm --network none tiny /usr/bin/true")
+
+
+def test_a_client_on_the_host_reaches_a_published_port_without_a_proxy(instance: Instance) -> None:
+    programs = "/usr/bin/python3 /usr/lib/python3* $(ldd /usr/bin/python3 | grep -o '/[^ ]*')"
+    instance.sh(f"tar --create --dereference --file - {programs} 2>/dev/null | docker import - python")
+    instance.sh(
+        "docker run --detach --name web --publish 127.0.0.1:8123:80 python /usr/bin/python3 -m http.server --directory /usr/bin 80"
+    )
+    wait_until(
+        lambda: instance.http("http://127.0.0.1:8123/").status == 200, 30, "nobody answers on the published port"
+    )
+    assert instance.host.run("pidof docker-proxy").rc == 1
+    # The port is taken all the same: a second container cannot have it, nor can a process.
+    assert "127.0.0.1:8123" in instance.sh("ss -Hltn")
+    instance.sh("docker rm --force web")
 
 
 def test_modules_of_ansible_reach_it_with_the_system_python(instance: Instance) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
-from instance import Instance
-from postgres.database import AWKWARD, CONTAINER, IMAGE, NETWORK, SECRETS, encoded, healthy, login, sql, wait_until
+from instance import Instance, wait_until
+from postgres.database import AWKWARD, CONTAINER, IMAGE, NETWORK, SECRETS, encoded, healthy, login, sql
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from instance import Instance
-from postgres.database import CONTAINER, IMAGE, SECRETS, VOLUME, healthy, sql, wait_until
+from instance import Instance, wait_until
+from postgres.database import CONTAINER, IMAGE, SECRETS, VOLUME, healthy, sql
 
 testinfra_hosts = ["ma-postgres-deb13"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from instance import Instance
-from postgres.database import AWKWARD, NETWORK, login, sql, wait_until
+from instance import Instance, wait_until
+from postgres.database import AWKWARD, NETWORK, login, sql
 from postgres.database import CONTAINER as DATABASE
 from tracking.clients import CONTAINER, address, client, ready, starts
 

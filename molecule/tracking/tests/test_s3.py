@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from instance import Instance
-from postgres.database import NETWORK, encoded, wait_until
+from instance import Instance, wait_until
+from postgres.database import NETWORK, encoded
 from tracking.clients import BASE, SECRETS, client
 
-testinfra_hosts = ["ma-tracking-deb13"]
+testinfra_hosts = ["ma-tracking-deb12"]
 
 KEY_ID = "molecule-key-id-of-the-store"
 SECRET = "a/secret+of=the:store@%#?&!$'\"\\_0123456789"

@@ -9,8 +9,8 @@ import json
 import os
 from pathlib import Path
 
-from instance import Answer, Instance
-from postgres.database import NETWORK, encoded, sql, wait_until
+from instance import Answer, Instance, wait_until
+from postgres.database import NETWORK, encoded, sql
 from tracking.clients import BASE, CONTAINER, FILES, SECRETS, address, client, ready, starts
 
 RECEIVER_SECRET = "a secret of the receiver, @:/%#?"

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +23,9 @@ MASTER = RUN / "master.sock"
 HEALTH = ("127.0.0.1", 8404)
 HAPROXY = ["/usr/sbin/haproxy", "-f", str(CONFIG / "haproxy.cfg")]
 ANSWER_TIMEOUT = 30
+# Bytes of lines that wait for the engine, some ten thousand requests per second's worth; seconds between two pieces.
+LOG_BUFFER = 2**20
+LOG_PAUSE = 0.05
 
 
 def digest() -> str:
@@ -50,11 +56,28 @@ def health() -> None:
         sys.exit(f"/healthz answered {answer[:80]!r}")
 
 
-def run() -> None:
-    """Become HAProxy: a master that reloads, workers that serve."""
+def run() -> int:
+    """Keep HAProxy (a master that reloads, workers that serve) and pass its log on; return how it ended."""
     LOADED.write_text(digest())
     STATE.write_text("1\n")
-    os.execv(HAPROXY[0], [*HAPROXY, "-W", "-db", "-S", f"{MASTER},mode,600"])  # noqa: S606 - no shell is wanted
+    log, lines = os.pipe()
+    with contextlib.suppress(OSError):  # Beyond what the host allows to a user, the buffer stays at 64 KiB.
+        fcntl.fcntl(lines, fcntl.F_SETPIPE_SZ, LOG_BUFFER)
+    with subprocess.Popen([*HAPROXY, "-W", "-db", "-S", f"{MASTER},mode,600"], stdout=lines) as haproxy:  # noqa: S603 - constants
+        os.close(lines)
+        # The first process of a container gets no signal that it does not ask for.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+            signal.signal(number, lambda received, _: haproxy.send_signal(received))
+        pass_on(log, sys.stdout.fileno())
+    return haproxy.returncode
+
+
+def pass_on(log: int, output: int) -> None:
+    """Copy the log to its end, many lines at a time: the engine does most of its work for each piece that it is handed."""
+    while lines := os.read(log, LOG_BUFFER):
+        while lines:
+            lines = lines[os.write(output, lines) :]
+        time.sleep(LOG_PAUSE)
 
 
 def reload() -> None:
@@ -89,4 +112,4 @@ if __name__ == "__main__":
     command = commands.get(" ".join(sys.argv[1:]))
     if command is None:
         sys.exit(f"usage: edge {'|'.join(commands)}")
-    command()
+    sys.exit(command())
