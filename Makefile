@@ -41,7 +41,7 @@ lint: .venv/.test ## linters, types, generated documentation
 	.venv/bin/python tools/generate_docs.py --check
 
 unit: .venv/.test ## tests without containers
-	.venv/bin/pytest -q
+	.venv/bin/pytest -q --numprocesses=2
 
 molecule: .venv/.test ## scenarios in test instances (SCENARIO=name runs one)
 	.venv/bin/python molecule/run.py $(SCENARIO)
