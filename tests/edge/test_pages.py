@@ -104,7 +104,7 @@ def test_metadata_is_one_line_of_json(render: Render) -> None:
 def test_metadata_fits_into_the_buffer(render: Render) -> None:
     wide = {**IRIS, "input_example": {"inputs": [[0.123456789] * 20000]}}
     text = render("metadata.map.j2", edge_catalogue=[wide])
-    assert len(text) < 65536
+    assert len(text) < 81920
     assert '"input_example": null' in text
     assert "sepal <b>" in text
 
@@ -169,6 +169,6 @@ def test_a_page_without_models_says_what_to_do(render: Render) -> None:
 
 def test_many_models_fit_or_are_refused(render: Render) -> None:
     many = [{**IRIS, "name": f"m{number}"} for number in range(30)]
-    assert len(render("index.html.j2", edge_catalogue=many)) < 65536 - 4096
+    assert len(render("index.html.j2", edge_catalogue=many)) < 81920 - 4096
     with pytest.raises(AnsibleError, match="Raise edge_buffer_size"):
         render("index.html.j2", edge_catalogue=many * 4)

@@ -74,7 +74,7 @@ def edge_pages(
     url: str,
     own_url: str,
     default_model: str = "",
-    buffer_size: int = 65536,
+    buffer_size: int = 81920,
 ) -> list[dict[str, Any]]:
     """Per model: its public entry, its metadata as one line of JSON, and an example. Nothing outgrows the edge's buffer."""
     if not isinstance(catalogue, list | tuple):
