@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Run Molecule scenarios one after the other and say how long each step took.
+"""Run Molecule scenarios, two at a time, and say how long each step took.
 
-molecule/run.py [--keep] [SCENARIO ...]     all scenarios without a name; --keep leaves the instances for `molecule login`
+molecule/run.py [--keep] [--jobs N] [SCENARIO ...]     all scenarios without a name; --keep leaves the instances for `molecule login`
 """
 
 # ruff: noqa: T201 (its output is for the terminal)
@@ -14,10 +14,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import docker
 
@@ -25,6 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "molecule"
 STEP = re.compile(r"➜ (?P<step>\w+): (?P<event>Executing|Executed)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# They begin first, so that nothing long is left alone at the end.
+LONGEST = ["site", "serving", "tracking"]
+# Two scenarios may need the same images, which are built and saved while instances are created: one scenario at a time does that.
+CREATING = threading.Lock()
 
 
 @dataclass
@@ -55,48 +62,75 @@ def sweep(scenarios: list[str]) -> None:
             network.remove()
 
 
-def run(scenario: str, *, keep: bool, verbose: bool) -> Result:
-    """Test one scenario; its whole output goes to a log, the failed step's to the terminal as well."""
-    result, began = Result(scenario), time.monotonic()
-    step, step_began, lines = "", began, []
-    command = [
-        "molecule",
-        "test",
-        "--scenario-name",
-        scenario,
-        "--no-command-borders",
-        f"--destroy={'never' if keep else 'always'}",
-    ]
-    log = LOGS / f"{scenario}.log"
-    # In a session of its own: whatever ends this program, the playbooks of the child end with it.
-    with (
-        log.open("w", buffering=1) as file,
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        ) as child,
-    ):
+class Runner:
+    """Tests scenarios; the whole output of each goes to a log, the failed step's to the terminal as well."""
+
+    def __init__(self, *, keep: bool, verbose: bool) -> None:
+        self.keep = keep
+        self.verbose = verbose
+        self.children: list[subprocess.Popen[str]] = []
+
+    def run(self, scenario: str) -> Result:
+        """Test one scenario."""
+        sweep([scenario])
+        # Molecule remembers the instances of an interrupted run, and would not make them again.
+        subprocess.run(["molecule", "reset", "--scenario-name", scenario], check=True, capture_output=True)
+        result, began = Result(scenario), time.monotonic()
+        destroy = "never" if self.keep else "always"
+        command = ["molecule", "test", "--scenario-name", scenario, "--no-command-borders", f"--destroy={destroy}"]
+        log = LOGS / f"{scenario}.log"
+        CREATING.acquire()
+        creating = True
         try:
-            for line in child.stdout or ():
-                file.write(COLOUR.sub("", line))
-                lines.append(line)
-                if verbose:
-                    print(line, end="", flush=True)
-                if match := STEP.search(COLOUR.sub("", line)):
-                    now = time.monotonic()
-                    if match["event"] == "Executing":
-                        step, step_began, lines = match["step"], now, []
-                    elif step:
-                        result.steps.append((step, now - step_began))
-                        if "Failed" in line and not verbose:
-                            print("".join(lines), flush=True)
-                        step = ""
-        except BaseException:
-            os.killpg(child.pid, signal.SIGKILL)
-            raise
-    result.passed, result.seconds = child.returncode == 0, time.monotonic() - began
-    if not result.passed:
-        print(f"The whole output is in {log.relative_to(ROOT)}.")
-    return result
+            # In a session of its own: whatever ends this program, the playbooks of the child end with it.
+            with (
+                log.open("w", buffering=1) as file,
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    start_new_session=True,
+                ) as child,
+            ):
+                self.children.append(child)
+                for step in self._follow(child, file, result):
+                    if creating and step == "create":
+                        CREATING.release()
+                        creating = False
+        finally:
+            if creating:
+                CREATING.release()
+        result.passed, result.seconds = child.returncode == 0, time.monotonic() - began
+        if not result.passed:
+            print(f"The whole output is in {log.relative_to(ROOT)}.")
+        return result
+
+    def _follow(self, child: subprocess.Popen[str], file: TextIO, result: Result) -> Iterator[str]:
+        """Read what Molecule says; yield each step that has ended."""
+        step, began, lines = "", 0.0, list[str]()
+        for line in child.stdout or ():
+            file.write(COLOUR.sub("", line))
+            lines.append(line)
+            if self.verbose:
+                print(line, end="", flush=True)
+            if match := STEP.search(COLOUR.sub("", line)):
+                now = time.monotonic()
+                if match["event"] == "Executing":
+                    step, began, lines = match["step"], now, []
+                elif step:
+                    result.steps.append((step, now - began))
+                    if "Failed" in line and not self.verbose:
+                        print("".join(lines), flush=True)
+                    yield step
+                    step = ""
+
+    def kill(self) -> None:
+        """End what still runs, with all it started."""
+        for child in self.children:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 def main() -> int:
@@ -104,10 +138,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     parser.add_argument("--keep", action="store_true", help="leave the instances running")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="scenarios at the same time; default: 2")
     arguments = parser.parse_args()
 
     known = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    scenarios = arguments.scenarios or known
+    scenarios = arguments.scenarios or [*LONGEST, *(name for name in known if name not in LONGEST)]
     if unknown := set(scenarios) - set(known):
         parser.error(f"{', '.join(sorted(unknown))}: no such scenario; there are {', '.join(known)}")
 
@@ -139,13 +174,18 @@ def main() -> int:
     print(f"images ready after {time.monotonic() - began:.0f} s", flush=True)
 
     results: list[Result] = []
+    runner = Runner(keep=arguments.keep, verbose=len(scenarios) == 1)
     try:
-        for scenario in scenarios:
-            sweep([scenario])
-            # Molecule remembers the instances of an interrupted run, and would not make them again.
-            subprocess.run(["molecule", "reset", "--scenario-name", scenario], check=True, capture_output=True)
-            results.append(run(scenario, keep=arguments.keep, verbose=len(scenarios) == 1))
-            print(results[-1], flush=True)
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            runs = [pool.submit(runner.run, scenario) for scenario in scenarios]
+            try:
+                for ended in as_completed(runs):
+                    results.append(ended.result())
+                    print(results[-1], flush=True)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                runner.kill()
+                raise
     finally:
         if not arguments.keep:
             sweep(scenarios)
