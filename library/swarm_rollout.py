@@ -59,15 +59,10 @@ options:
     description: Lines of a failed container's log that are returned.
     type: int
     default: 40
-  docker_host:
-    description: Address of the engine; E(DOCKER_HOST), or else the local socket.
-    type: str
   fail:
     description: Whether a service that does not get healthy fails the task. If not, RV(failed_services) names it.
     type: bool
     default: true
-requirements:
-  - docker >= 5.0.3, the Python package, on the host
 attributes:
   check_mode:
     support: full
@@ -142,27 +137,19 @@ removed:
   type: list
 """
 
-import contextlib
 import hashlib
 import http
 import json
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlencode
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.engine import Engine as Api
+from ansible.module_utils.engine import EngineError, frames, socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-try:
-    import docker
-    import docker.errors
-    import docker.utils
-
-    IMPORT_ERROR = ""
-except ImportError:
-    IMPORT_ERROR = traceback.format_exc()
 
 JSON = dict[str, Any]
 # Holds the digest of the declared specification: a rolled back service carries its predecessor's.
@@ -215,53 +202,43 @@ class Engine(Protocol):
 
 
 class DockerEngine:
-    """A Docker engine, through its Python client's plain calls."""
+    """A Docker engine, over its socket."""
 
-    def __init__(self, docker_host: str | None) -> None:
-        """Connect with `docker_host` or what the environment says."""
-        arguments = docker.utils.kwargs_from_env()
-        if docker_host:
-            arguments["base_url"] = docker_host
-        # Engine 20.10 is the first that limits the processes of a service; 29 no longer speaks its version of the API.
-        self._api: Any = docker.APIClient(version="auto", timeout=60, **arguments)
+    def __init__(self, api: Api) -> None:
+        self._api = api
 
     def services(self) -> list[JSON]:
         """Return all services."""
-        return list(self._api.services())
+        return list(self._api.get("/services") or [])
 
     def service(self, service_id: str) -> JSON | None:
         """Return one service, None if it is gone."""
-        try:
-            return dict(self._api.inspect_service(service_id))
-        except docker.errors.NotFound:
-            return None
+        found: JSON | None = self._api.get(f"/services/{service_id}")
+        return found
 
     def tasks(self, service_id: str) -> list[JSON]:
         """Return the tasks of a service, the newest first."""
-        try:
-            tasks = self._api.tasks(filters={"service": service_id})
-        except docker.errors.NotFound:
-            return []
-        return sorted(tasks, key=lambda task: str(task["CreatedAt"]), reverse=True)
+        chosen = urlencode({"filters": json.dumps({"service": [service_id]})})
+        return sorted(self._api.get(f"/tasks?{chosen}") or [], key=lambda task: str(task["CreatedAt"]), reverse=True)
 
     def networks(self) -> dict[str, str]:
         """Return the id of each network by its name."""
-        return {network["Name"]: network["Id"] for network in self._api.networks()}
+        return {network["Name"]: network["Id"] for network in self._api.get("/networks")}
 
     def create(self, spec: JSON) -> str:
         """Create a service and return its id; somebody else may have done so."""
         try:
-            return str(self._api.create_service(**_arguments(spec))["ID"])
-        except docker.errors.APIError as error:
-            if error.status_code != http.HTTPStatus.CONFLICT:
+            return str(self._api.post("/services/create", spec)["ID"])
+        except EngineError as error:
+            if error.status != http.HTTPStatus.CONFLICT:
                 raise
-            return str(self._api.inspect_service(spec["Name"])["ID"])
+            return str(self._api.get(f"/services/{spec['Name']}")["ID"])
 
     def update(self, service_id: str, version: int, spec: JSON) -> bool:
         """Put a specification into force; False if somebody else was faster."""
         try:
-            self._api.update_service(service_id, version, fetch_current_spec=False, **_arguments(spec))
-        except docker.errors.APIError as error:
+            self._api.post(f"/services/{service_id}/update?version={version}", spec)
+        except EngineError as error:
             if "out of sequence" in str(error):
                 return False
             raise
@@ -269,39 +246,28 @@ class DockerEngine:
 
     def remove(self, service_id: str) -> None:
         """Remove a service; somebody else may have done so."""
-        with contextlib.suppress(docker.errors.NotFound):
-            self._api.remove_service(service_id)
+        try:
+            self._api.ask("DELETE", f"/services/{service_id}")
+        except EngineError as error:
+            if error.status != http.HTTPStatus.NOT_FOUND:
+                raise
 
     def logs(self, service_id: str, container_id: str, lines: int) -> str:
         """Return the last lines of a container on this host, of the service where it is on another one."""
+        wanted = f"logs?stdout=1&stderr=1&tail={lines}"
         try:
-            return bytes(self._api.logs(container_id, tail=lines)).decode(errors="replace")
-        except docker.errors.APIError:
-            stream = self._api.service_logs(service_id, stdout=True, stderr=True, tail=lines, is_tty=False)
-            return b"".join(stream).decode(errors="replace")
+            raw = self._api.ask("GET", f"/containers/{container_id}/{wanted}")
+        except EngineError:
+            raw = self._api.ask("GET", f"/services/{service_id}/{wanted}")
+        return "".join(text for _, text in frames(raw))
 
     def health(self, container_id: str) -> list[str]:
         """Return the answers of the last health checks of a container on this host."""
-        try:
-            state = self._api.inspect_container(container_id)["State"]
-        except docker.errors.APIError:
-            return []
+        state = (self._api.get(f"/containers/{container_id}/json") or {}).get("State") or {}
         return [
             f"{entry['ExitCode']}: {entry['Output'].strip()[:500]}"
             for entry in (state.get("Health") or {}).get("Log") or []
         ][-2:]
-
-
-def _arguments(spec: JSON) -> JSON:
-    return {
-        "name": spec["Name"],
-        "labels": spec.get("Labels") or {},
-        "mode": spec.get("Mode"),
-        "task_template": spec["TaskTemplate"],
-        "update_config": spec.get("UpdateConfig"),
-        "rollback_config": spec.get("RollbackConfig"),
-        "endpoint_spec": spec.get("EndpointSpec"),
-    }
 
 
 def completed_spec(name: str, spec: JSON, networks: dict[str, str]) -> JSON:
@@ -634,17 +600,14 @@ def main() -> None:
             "give_up_after": {"type": "int", "default": 3},
             "parallel": {"type": "int", "default": 3},
             "log_lines": {"type": "int", "default": 40},
-            "docker_host": {"type": "str"},
             "fail": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
-    if IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("docker"), exception=IMPORT_ERROR)
     try:
-        result = converge(DockerEngine(module.params["docker_host"]), module.params, check_mode=module.check_mode)
-    except docker.errors.DockerException as error:
-        module.fail_json(msg=f"The engine refuses: {error}")
+        result = converge(DockerEngine(Api(socket_path())), module.params, check_mode=module.check_mode)
+    except EngineError as error:
+        module.fail_json(msg=f"The services cannot be rolled out: {error}")
     failed = result["failed_services"]
     if failed and module.params["fail"]:
         module.fail_json(msg="\n".join(explained(name, result["services"][name]) for name in failed), **result)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
+import struct
+import time
 from collections.abc import Iterator
 from typing import IO, Any
 from urllib.parse import quote, urlencode
@@ -14,7 +17,11 @@ SOCKET = "/var/run/docker.sock"
 
 
 class EngineError(Exception):
-    """The engine refused a request or does not answer."""
+    """The engine refused a request, with a status of HTTP, or does not answer."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def socket_path() -> str:
@@ -34,22 +41,53 @@ class Engine(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
 
-    def get(self, path: str) -> Any:
-        """Return the document at `path`, or None where there is none; raise EngineError where nobody answers."""
+    def ask(self, method: str, path: str, document: Any = None) -> bytes:
+        """Return what the engine answers; raise EngineError where it refuses or nobody answers."""
+        body = None if document is None else json.dumps(document)
         try:
-            self.request("GET", path)
+            self.request(method, path, body=body, headers={"Content-Type": "application/json"} if body else {})
             answer = self.getresponse()
             text = answer.read()
-            if answer.status == http.client.NOT_FOUND:
-                return None
-            document = json.loads(text)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise EngineError(f"the engine at {self.path} does not answer: {error}") from error
         finally:
             self.close()
-        if answer.status != http.client.OK:
-            raise EngineError(f"the engine answers {path} with {answer.status}: {document.get('message', text)}")
-        return document
+        if answer.status >= http.client.MULTIPLE_CHOICES:
+            reason = text.decode(errors="replace").strip()
+            with contextlib.suppress(ValueError, AttributeError):
+                reason = json.loads(text).get("message", reason)
+            raise EngineError(f"the engine answers {path} with {answer.status}: {reason}", answer.status)
+        return text
+
+    def get(self, path: str) -> Any:
+        """Return the document at `path`, or None where there is none; raise EngineError where nobody answers."""
+        try:
+            return self._document(self.ask("GET", path))
+        except EngineError as error:
+            if error.status == http.client.NOT_FOUND:
+                return None
+            raise
+
+    def post(self, path: str, document: Any = None) -> Any:
+        """Send a document and return the engine's, None where it has nothing to say."""
+        text = self.ask("POST", path, document)
+        return self._document(text) if text.strip() else None
+
+    def _document(self, text: bytes) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise EngineError(f"the engine at {self.path} does not answer: {error}") from error
+
+    def execute(self, container: str, argv: list[str]) -> tuple[int, str, str]:
+        """Run a command in a container; return its exit code and both its outputs."""
+        command = {"AttachStdout": True, "AttachStderr": True, "Cmd": argv}
+        identity = self.post(f"/containers/{quote(container)}/exec", command)["Id"]
+        pieces = list(frames(self.ask("POST", f"/exec/{identity}/start", {"Detach": False, "Tty": False})))
+        while (state := self.get(f"/exec/{identity}/json"))["Running"]:
+            time.sleep(0.05)
+        output, errors = ("".join(text for stream, text in pieces if stream == number) for number in (1, 2))
+        return int(state["ExitCode"]), output, errors
 
     def image(self, ref: str) -> dict[str, Any]:
         """Return what the engine says of an image, or an empty dict."""
@@ -72,3 +110,15 @@ class Engine(http.client.HTTPConnection):
             raise EngineError(f"the engine at {self.path} broke off: {error}") from error
         finally:
             self.close()
+
+
+def frames(raw: bytes) -> Iterator[tuple[int, str]]:
+    """Yield the pieces of a container's output with the number of their stream, 1 or 2, in their order.
+
+    The engine frames them as its API says under POST /containers/{id}/attach, "Stream format".
+    """
+    place = 0
+    while place + 8 <= len(raw):
+        stream, length = struct.unpack_from(">BxxxL", raw, place)
+        yield stream, raw[place + 8 : place + 8 + length].decode(errors="replace")
+        place += 8 + length
