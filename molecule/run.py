@@ -26,7 +26,8 @@ import docker
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "molecule"
-STEP = re.compile(r"➜ (?P<step>\w+): (?P<event>Executing|Executed)")
+# Molecule writes `site ➜ create: Executing` or, where the terminal is a plain one, `[site > create] Executing`.
+STEP = re.compile(r"(?:➜|>) (?P<step>\w+)[:\]] (?P<event>Executing|Executed)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # They begin first, so that nothing long is left alone at the end.
 LONGEST = ["site", "serving", "tracking"]
