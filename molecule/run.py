@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -70,6 +71,7 @@ class Runner:
         self.keep = keep
         self.verbose = verbose
         self.children: list[subprocess.Popen[str]] = []
+        self.stopped = False
 
     def run(self, scenario: str) -> Result:
         """Test one scenario."""
@@ -80,9 +82,10 @@ class Runner:
         destroy = "never" if self.keep else "always"
         command = ["molecule", "test", "--scenario-name", scenario, "--no-command-borders", f"--destroy={destroy}"]
         log = LOGS / f"{scenario}.log"
-        CREATING.acquire()
-        creating = True
-        try:
+        with ExitStack() as creating:
+            creating.enter_context(CREATING)
+            if self.stopped:
+                return result
             # In a session of its own: whatever ends this program, the playbooks of the child end with it.
             with (
                 log.open("w", buffering=1) as file,
@@ -97,12 +100,8 @@ class Runner:
             ):
                 self.children.append(child)
                 for step in self._follow(child, file, result):
-                    if creating and step == "create":
-                        CREATING.release()
-                        creating = False
-        finally:
-            if creating:
-                CREATING.release()
+                    if step == "create":
+                        creating.close()
         result.passed, result.seconds = child.returncode == 0, time.monotonic() - began
         if not result.passed:
             print(f"The whole output is in {log.relative_to(ROOT)}.")
@@ -128,7 +127,8 @@ class Runner:
                     step = ""
 
     def kill(self) -> None:
-        """End what still runs, with all it started."""
+        """End what still runs, with all it started, and begin nothing more."""
+        self.stopped = True
         for child in self.children:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
