@@ -63,11 +63,19 @@ def run() -> int:
     log, lines = os.pipe()
     with contextlib.suppress(OSError):  # Beyond what the host allows to a user, the buffer stays at 64 KiB.
         fcntl.fcntl(lines, fcntl.F_SETPIPE_SZ, LOG_BUFFER)
+    running: list[subprocess.Popen[bytes]] = []
+
+    def hand_on(number: int, _: object) -> None:
+        if not running:
+            sys.exit(128 + number)
+        running[0].send_signal(number)
+
+    # The first process of a container gets no signal that it does not ask for.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        signal.signal(number, hand_on)
     with subprocess.Popen([*HAPROXY, "-W", "-db", "-S", f"{MASTER},mode,600"], stdout=lines) as haproxy:  # noqa: S603 - constants
+        running.append(haproxy)
         os.close(lines)
-        # The first process of a container gets no signal that it does not ask for.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
-            signal.signal(number, lambda received, _: haproxy.send_signal(received))
         pass_on(log, sys.stdout.fileno())
     return haproxy.returncode
 
