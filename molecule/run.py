@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run Molecule scenarios, two at a time, and say how long each step took.
+"""Run Molecule scenarios and say how long each step took.
 
 molecule/run.py [--keep] [--jobs N] [SCENARIO ...]     all scenarios without a name; --keep leaves the instances for `molecule login`
 """
@@ -30,8 +30,6 @@ LOGS = ROOT / ".cache" / "molecule"
 # Molecule writes `site ➜ create: Executing` or, where the terminal is a plain one, `[site > create] Executing`.
 STEP = re.compile(r"(?:➜|>) (?P<step>\w+)[:\]] (?P<event>Executing|Executed)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# They begin first, so that nothing long is left alone at the end.
-LONGEST = ["site", "serving", "tracking"]
 # Two scenarios may need the same images, which are built and saved while instances are created: one scenario at a time does that.
 CREATING = threading.Lock()
 
@@ -139,11 +137,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     parser.add_argument("--keep", action="store_true", help="leave the instances running")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="scenarios at the same time; default: 2")
+    # The two instances of a scenario keep two cores busy; with more at work, models miss the time they have to start in.
+    jobs = max(1, (os.cpu_count() or 1) // 2)
+    parser.add_argument("--jobs", type=int, default=jobs, metavar="N", help=f"scenarios at the same time; here: {jobs}")
     arguments = parser.parse_args()
 
     known = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    scenarios = arguments.scenarios or [*LONGEST, *(name for name in known if name not in LONGEST)]
+    scenarios = arguments.scenarios or known
     if unknown := set(scenarios) - set(known):
         parser.error(f"{', '.join(sorted(unknown))}: no such scenario; there are {', '.join(known)}")
 
