@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Run Molecule scenarios and say how long each step took.
+"""Run Molecule scenarios one after the other and say how long each step took.
 
-molecule/run.py [--keep] [--jobs N] [SCENARIO ...]     all scenarios without a name; --keep leaves the instances for `molecule login`
+molecule/run.py [--keep] [SCENARIO ...]     all scenarios without a name; --keep leaves the instances for `molecule login`
 """
 
 # ruff: noqa: T201 (its output is for the terminal)
@@ -14,14 +14,10 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import docker
 
@@ -30,8 +26,6 @@ LOGS = ROOT / ".cache" / "molecule"
 # Molecule writes `site ➜ create: Executing` or, where the terminal is a plain one, `[site > create] Executing`.
 STEP = re.compile(r"(?:➜|>) (?P<step>\w+)[:\]] (?P<event>Executing|Executed)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Two scenarios may need the same images, which are built and saved while instances are created: one scenario at a time does that.
-CREATING = threading.Lock()
 
 
 @dataclass
@@ -62,74 +56,48 @@ def sweep(scenarios: list[str]) -> None:
             network.remove()
 
 
-class Runner:
-    """Tests scenarios; the whole output of each goes to a log, the failed step's to the terminal as well."""
-
-    def __init__(self, *, keep: bool, verbose: bool) -> None:
-        self.keep = keep
-        self.verbose = verbose
-        self.children: list[subprocess.Popen[str]] = []
-        self.stopped = False
-
-    def run(self, scenario: str) -> Result:
-        """Test one scenario."""
-        sweep([scenario])
-        # Molecule remembers the instances of an interrupted run, and would not make them again.
-        subprocess.run(["molecule", "reset", "--scenario-name", scenario], check=True, capture_output=True)
-        result, began = Result(scenario), time.monotonic()
-        destroy = "never" if self.keep else "always"
-        command = ["molecule", "test", "--scenario-name", scenario, "--no-command-borders", f"--destroy={destroy}"]
-        log = LOGS / f"{scenario}.log"
-        with ExitStack() as creating:
-            creating.enter_context(CREATING)
-            if self.stopped:
-                return result
-            # In a session of its own: whatever ends this program, the playbooks of the child end with it.
-            with (
-                log.open("w", buffering=1) as file,
-                subprocess.Popen(
-                    command,
-                    cwd=ROOT,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    start_new_session=True,
-                ) as child,
-            ):
-                self.children.append(child)
-                for step in self._follow(child, file, result):
-                    if step == "create":
-                        creating.close()
-        result.passed, result.seconds = child.returncode == 0, time.monotonic() - began
-        if not result.passed:
-            print(f"The whole output is in {log.relative_to(ROOT)}.")
-        return result
-
-    def _follow(self, child: subprocess.Popen[str], file: TextIO, result: Result) -> Iterator[str]:
-        """Read what Molecule says; yield each step that has ended."""
-        step, began, lines = "", 0.0, list[str]()
-        for line in child.stdout or ():
-            file.write(COLOUR.sub("", line))
-            lines.append(line)
-            if self.verbose:
-                print(line, end="", flush=True)
-            if match := STEP.search(COLOUR.sub("", line)):
-                now = time.monotonic()
-                if match["event"] == "Executing":
-                    step, began, lines = match["step"], now, []
-                elif step:
-                    result.steps.append((step, now - began))
-                    if "Failed" in line and not self.verbose:
-                        print("".join(lines), flush=True)
-                    yield step
-                    step = ""
-
-    def kill(self) -> None:
-        """End what still runs, with all it started, and begin nothing more."""
-        self.stopped = True
-        for child in self.children:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
+def run(scenario: str, *, keep: bool, verbose: bool) -> Result:
+    """Test one scenario; its whole output goes to a log, the failed step's to the terminal as well."""
+    result, began = Result(scenario), time.monotonic()
+    step, step_began, lines = "", began, []
+    command = [
+        "molecule",
+        "test",
+        "--scenario-name",
+        scenario,
+        "--no-command-borders",
+        f"--destroy={'never' if keep else 'always'}",
+    ]
+    log = LOGS / f"{scenario}.log"
+    # In a session of its own: whatever ends this program, the playbooks of the child end with it.
+    with (
+        log.open("w", buffering=1) as file,
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        ) as child,
+    ):
+        try:
+            for line in child.stdout or ():
+                file.write(COLOUR.sub("", line))
+                lines.append(line)
+                if verbose:
+                    print(line, end="", flush=True)
+                if match := STEP.search(COLOUR.sub("", line)):
+                    now = time.monotonic()
+                    if match["event"] == "Executing":
+                        step, step_began, lines = match["step"], now, []
+                    elif step:
+                        result.steps.append((step, now - step_began))
+                        if "Failed" in line and not verbose:
+                            print("".join(lines), flush=True)
+                        step = ""
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+    result.passed, result.seconds = child.returncode == 0, time.monotonic() - began
+    if not result.passed:
+        print(f"The whole output is in {log.relative_to(ROOT)}.")
+    return result
 
 
 def main() -> int:
@@ -137,9 +105,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     parser.add_argument("--keep", action="store_true", help="leave the instances running")
-    # The two instances of a scenario keep two cores busy; with more at work, models miss the time they have to start in.
-    jobs = max(1, (os.cpu_count() or 1) // 2)
-    parser.add_argument("--jobs", type=int, default=jobs, metavar="N", help=f"scenarios at the same time; here: {jobs}")
     arguments = parser.parse_args()
 
     known = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
@@ -175,18 +140,13 @@ def main() -> int:
     print(f"images ready after {time.monotonic() - began:.0f} s", flush=True)
 
     results: list[Result] = []
-    runner = Runner(keep=arguments.keep, verbose=len(scenarios) == 1)
     try:
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            runs = [pool.submit(runner.run, scenario) for scenario in scenarios]
-            try:
-                for ended in as_completed(runs):
-                    results.append(ended.result())
-                    print(results[-1], flush=True)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                runner.kill()
-                raise
+        for scenario in scenarios:
+            sweep([scenario])
+            # Molecule remembers the instances of an interrupted run, and would not make them again.
+            subprocess.run(["molecule", "reset", "--scenario-name", scenario], check=True, capture_output=True)
+            results.append(run(scenario, keep=arguments.keep, verbose=len(scenarios) == 1))
+            print(results[-1], flush=True)
     finally:
         if not arguments.keep:
             sweep(scenarios)
