@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +9,7 @@ from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
 
-PLUGIN = Path(__file__).parent.parent / "filter_plugins" / "served_models.py"
-spec = importlib.util.spec_from_file_location("served_models_filter", PLUGIN)
-assert spec
-assert spec.loader
-plugin = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(plugin)
-served_models = plugin.served_models
+from filter_plugins.served_models import served_models
 
 
 def refusal(*entries: Any, **options: Any) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from types import ModuleType
 
-import pytest
+from roles.edge.files import edge
 
-PROGRAM = Path(__file__).parents[2] / "roles/edge/files/edge.py"
+ROOT = Path(__file__).parents[2]
 # Says what it was told by signals, like a server that ends its transfers first.
 SERVER = """
 import signal, sys, time
@@ -29,41 +28,36 @@ while True:
 """
 
 
-@pytest.fixture
-def edge() -> ModuleType:
-    """The program as a module."""
-    spec = importlib.util.spec_from_file_location("edge_program", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_all_lines_are_passed_on_whole_and_in_order(edge: ModuleType, tmp_path: Path) -> None:
+def test_all_lines_are_passed_on_whole_and_in_order(tmp_path: Path) -> None:
+    # More than the pipe holds, so that it takes several pieces.
+    text = "".join(f"line {number}\n" for number in range(20_000)).encode()
     source, lines = os.pipe()
-    count = 2000
+
+    def write() -> None:
+        with os.fdopen(lines, "wb") as log:
+            log.write(text)
+
+    writer = threading.Thread(target=write)
+    writer.start()
     with (tmp_path / "out").open("wb") as out:
-        for number in range(count):
-            os.write(lines, f"line {number}\n".encode())
-        os.close(lines)
         edge.pass_on(source, out.fileno())
-    assert (tmp_path / "out").read_text() == "".join(f"line {number}\n" for number in range(count))
+    writer.join()
+    assert (tmp_path / "out").read_bytes() == text
 
 
 def test_a_stop_reaches_the_server_and_its_last_words_the_log(tmp_path: Path) -> None:
     (tmp_path / "server.py").write_text(SERVER)
     (tmp_path / "config").mkdir()
     program = f"""
-import runpy, sys
+import sys
 from pathlib import Path
-edge = runpy.run_path({str(PROGRAM)!r}, run_name="edge_program")
-places = {{"HAPROXY": [sys.executable, {str(tmp_path / "server.py")!r}], "CONFIG": Path({str(tmp_path / "config")!r}),
-           "LOADED": Path({str(tmp_path / "loaded")!r}), "STATE": Path({str(tmp_path / "state")!r})}}
-edge["run"].__globals__.update(places)
-sys.exit(edge["run"]())
+from roles.edge.files import edge
+place = Path({str(tmp_path)!r})
+edge.HAPROXY = [sys.executable, str(place / "server.py")]
+edge.CONFIG, edge.LOADED, edge.STATE = place / "config", place / "loaded", place / "state"
+sys.exit(edge.run())
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
         assert child.stdout.readline() == "started\n"
         child.send_signal(signal.SIGUSR1)

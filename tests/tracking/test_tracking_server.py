@@ -1,38 +1,28 @@
 """The launcher of the tracking server: its decisions, and the names of MLflow that it relies on."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import sqlalchemy
 
+from roles.tracking.files import tracking_server as server
+
 FILE = Path(__file__).parents[2] / "roles/tracking/files/tracking_server.py"
-
-
-@pytest.fixture(scope="module")
-def server() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tracking_server", FILE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
     ("found", "empty"), [(None, True), (None, False), ("head", False)], ids=["new", "creation interrupted", "same"]
 )
-def test_a_database_of_this_version_is_served(server: ModuleType, found: str | None, empty: bool) -> None:
+def test_a_database_of_this_version_is_served(found: str | None, empty: bool) -> None:
     server.check_schema(found, "head", empty=empty)
 
 
 @pytest.mark.parametrize("found", ["older", "newer"])
-def test_a_database_of_another_version_is_refused_and_named(server: ModuleType, found: str) -> None:
+def test_a_database_of_another_version_is_refused_and_named(found: str) -> None:
     with pytest.raises(server.StartError, match=rf"revision {found}.*expects head.*Nothing was changed"):
         server.check_schema(found, "head", empty=False)
 
@@ -64,20 +54,20 @@ def test_an_older_schema_is_not_migrated_in_silence(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_a_database_that_does_not_answer_is_an_error_after_the_wait(server: ModuleType) -> None:
+def test_a_database_that_does_not_answer_is_an_error_after_the_wait() -> None:
     engine = sqlalchemy.create_engine("postgresql+psycopg://nobody@127.0.0.1:9/none")
     with pytest.raises(server.StartError, match=r"did not answer within 1 s.*127\.0\.0\.1"):
         server.wait_for_database(engine, seconds=1)
 
 
-def test_secrets_come_from_a_file(server: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_CRYPTO_KEK_PASSPHRASE", "")
     (tmp_path / "environment.json").write_text(json.dumps({"MLFLOW_CRYPTO_KEK_PASSPHRASE": 'a@:/%#"'}))
     server.load_secrets(tmp_path / "environment.json")
     assert os.environ["MLFLOW_CRYPTO_KEK_PASSPHRASE"] == 'a@:/%#"'
 
 
-def test_the_settings_are_those_that_mlflow_server_hands_on(server: ModuleType) -> None:
+def test_the_settings_are_those_that_mlflow_server_hands_on() -> None:
     import mlflow.environment_variables as variables
 
     settings = server.server_environment("postgresql://db", "/artifacts")
