@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: engine_exec
 short_description: Run a command in a running container
 description:
-  - Runs a command in a container over the engine's socket, with nothing but Python's standard library. It starts in half the time of
-    M(community.docker.docker_container_exec), whose library takes longer to load than the command to run.
+  - Runs a command in a container over the engine's socket, with nothing but Python's standard library. The library that
+    M(community.docker.docker_container_exec) loads takes half a second, longer than most commands.
 options:
   container:
     description: Name of the container.

@@ -263,7 +263,10 @@ class DockerEngine:
 
     def health(self, container_id: str) -> list[str]:
         """Return the answers of the last health checks of a container on this host."""
-        state = (self._api.get(f"/containers/{container_id}/json") or {}).get("State") or {}
+        try:
+            state = json.loads(self._api.ask("GET", f"/containers/{container_id}/json"))["State"]
+        except EngineError:
+            return []
         return [
             f"{entry['ExitCode']}: {entry['Output'].strip()[:500]}"
             for entry in (state.get("Health") or {}).get("Log") or []

@@ -84,7 +84,8 @@ class Engine(http.client.HTTPConnection):
         command = {"AttachStdout": True, "AttachStderr": True, "Cmd": argv}
         identity = self.post(f"/containers/{quote(container)}/exec", command)["Id"]
         pieces = list(frames(self.ask("POST", f"/exec/{identity}/start", {"Detach": False, "Tty": False})))
-        while (state := self.get(f"/exec/{identity}/json"))["Running"]:
+        # A container that went away meanwhile takes the exit code along: 404, an error like any other.
+        while (state := self._document(self.ask("GET", f"/exec/{identity}/json")))["Running"]:
             time.sleep(0.05)
         output, errors = ("".join(text for stream, text in pieces if stream == number) for number in (1, 2))
         return int(state["ExitCode"]), output, errors

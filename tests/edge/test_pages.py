@@ -168,7 +168,7 @@ def test_a_page_without_models_says_what_to_do(render: Render) -> None:
 
 
 def test_many_models_fit_or_are_refused(render: Render) -> None:
-    many = [{**IRIS, "name": f"m{number}"} for number in range(30)]
+    many = [{**IRIS, "name": f"m{number}"} for number in range(35)]
     assert len(render("index.html.j2", edge_catalogue=many)) < 81920 - 4096
     with pytest.raises(AnsibleError, match="Raise edge_buffer_size"):
-        render("index.html.j2", edge_catalogue=many * 4)
+        render("index.html.j2", edge_catalogue=many * 2)

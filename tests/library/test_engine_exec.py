@@ -28,7 +28,8 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     asked: ClassVar[list[tuple[str, str, Any]]] = []
-    code: ClassVar[int] = 0
+    # None: the container went away with its exit codes.
+    code: ClassVar[int | None] = 0
     running: ClassVar[int] = 0
     answers: ClassVar[dict[str, tuple[int, Any]]] = {}
 
@@ -43,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(frame(1, "relo") + frame(2, "a warning\n") + frame(1, "aded\n"))
             self.close_connection = True
             return
-        if self.path == "/exec/e1/json":
+        if self.path == "/exec/e1/json" and self.code is not None:
             Handler.running -= 1
             self.say(200, {"Running": self.running >= 0, "ExitCode": self.code})
         else:
@@ -112,6 +113,12 @@ def test_the_exit_code_is_awaited(path: str) -> None:
     assert [asked[1] for asked in Handler.asked].count("/exec/e1/json") == 3
 
 
+def test_a_container_that_goes_away_under_the_command_is_an_error(path: str) -> None:
+    Handler.code = None
+    with pytest.raises(EngineError, match="404: no such thing"):
+        Engine(path, 5).execute("edge", ["true"])
+
+
 def test_a_frame_that_was_cut_off_is_what_there_is() -> None:
     assert list(frames(frame(1, "whole") + frame(2, "part")[:-2])) == [(1, "whole"), (2, "pa")]
     assert list(frames(b"\1\0\0")) == []
@@ -177,4 +184,6 @@ def test_the_log_of_a_container_elsewhere_is_that_of_the_service(docker: DockerE
     assert docker.logs("s1", "c1", 5) == "torn\nweights\n"
     assert docker.logs("s1", "c2", 5) == "from afar"
     assert docker.health("c1") == ["1: sick"]
+    assert docker.health("c2") == []
+    Handler.answers["GET /containers/c2/json"] = (500, {"message": "busy"})
     assert docker.health("c2") == []

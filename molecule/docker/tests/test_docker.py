@@ -33,7 +33,7 @@ def test_a_client_on_the_host_reaches_a_published_port_without_a_proxy(instance:
         lambda: instance.http("http://127.0.0.1:8123/").status == 200, 30, "nobody answers on the published port"
     )
     assert instance.host.run("pidof docker-proxy").rc == 1
-    # The port is taken all the same: a second container cannot have it, nor can a process.
+    # The engine holds the port all the same, so nothing else can take it.
     assert "127.0.0.1:8123" in instance.sh("ss -Hltn")
     instance.sh("docker rm --force web")
 

@@ -23,7 +23,7 @@ MASTER = RUN / "master.sock"
 HEALTH = ("127.0.0.1", 8404)
 HAPROXY = ["/usr/sbin/haproxy", "-f", str(CONFIG / "haproxy.cfg")]
 ANSWER_TIMEOUT = 30
-# Bytes of lines that wait for the engine, some ten thousand requests per second's worth; seconds between two pieces.
+# Bytes of lines that wait for the engine, some 2,700 requests; seconds between two pieces.
 LOG_BUFFER = 2**20
 LOG_PAUSE = 0.05
 
