@@ -188,7 +188,7 @@ def test_options_have_a_type_and_a_description_in_sentences(role: Role) -> None:
 
 
 def test_options_that_hold_a_secret_say_so(role: Role) -> None:
-    pattern = re.compile(r"(password|passphrase|token|secret|secret_access_key)$")
+    pattern = re.compile(r"(password|passphrase|token|secret|secret_access_key|operator_key)$")
     assert [
         name for name, option in every_option(role.options) if pattern.search(name) and not option.get("no_log")
     ] == []
