@@ -464,6 +464,28 @@ class Cloud:
                 return status, None if status == 204 else found
         raise missing()
 
+    def respond(
+        self, method: str, target: str, headers: dict[str, str], body: Document
+    ) -> tuple[int, Document | None, dict[str, str]]:
+        """Carry a request out, or go wrong as was asked for; gives status, body and headers."""
+        self.requests.append((method, target))
+        wanted = (method, urlsplit(target).path)
+        fault = next((item for item in self.faults if (item.method, item.path) == wanted), None)
+        broken: Document = {"id": "server_error", "message": "Unexpected server-side error"}
+        if fault:
+            fault.times -= 1
+            if not fault.times:
+                self.faults.remove(fault)
+            if not fault.after:
+                return fault.status, broken, fault.headers
+        try:
+            status, found = self.answer(method, target, {name.lower(): value for name, value in headers.items()}, body)
+        except RefusedError as refused:
+            status, found = refused.status, refused.body
+        except Exception as error:  # noqa: BLE001 - a broken machine is a broken cloud, not a broken connection
+            status, found = 500, {**broken, "message": str(error)}
+        return (fault.status, broken, fault.headers) if fault else (status, found, {})
+
 
 LISTS = {"keys": "ssh_keys", "records": "domain_records"}
 
@@ -491,26 +513,8 @@ def served(cloud: Cloud) -> Iterator[str]:
         def handle_request(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length) or b"{}")
-            path = urlsplit(self.path).path
             with cloud.lock:
-                cloud.requests.append((self.command, self.path))
-                fault = next((item for item in cloud.faults if (item.method, item.path) == (self.command, path)), None)
-                if fault:
-                    fault.times -= 1
-                    if not fault.times:
-                        cloud.faults.remove(fault)
-                status: int
-                found: Document | None
-                try:
-                    if fault and not fault.after:
-                        status, found = fault.status, {"id": "server_error", "message": "Unexpected server-side error"}
-                    else:
-                        headers = {name.lower(): value for name, value in self.headers.items()}
-                        status, found = cloud.answer(self.command, self.path, headers, body)
-                except RefusedError as refused:
-                    status, found = refused.status, refused.body
-                if fault and fault.after:
-                    status, found = fault.status, {"id": "server_error", "message": "Unexpected server-side error"}
+                status, found, extra = cloud.respond(self.command, self.path, dict(self.headers.items()), body)
                 if status == 0:
                     self.close_connection = True
                     return
@@ -522,7 +526,7 @@ def served(cloud: Cloud) -> Iterator[str]:
                 "ratelimit-reset": str(int(time.time()) + 3600),
             }
             kind = {"Content-Type": "application/json", "Content-Length": str(len(text))}
-            for name, value in {**limit, **(fault.headers if fault else {}), **kind}.items():
+            for name, value in {**limit, **extra, **kind}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(text)
