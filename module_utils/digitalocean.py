@@ -23,6 +23,8 @@ TAG = re.compile(r"[A-Za-z0-9:_-]{1,255}")
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 404, 409, 429, 500
 PER_PAGE = 200
+# Of a droplet that something is being done to: not refused, only too early.
+PENDING = "pending event"
 
 Document = dict[str, Any]
 
@@ -105,7 +107,7 @@ class Api:
                     return None
                 if failed.status == TOO_MANY:
                     pause = seconds_of(error.response.headers, wait)
-                elif failed.status < SERVER_ERROR:
+                elif failed.status < SERVER_ERROR and PENDING not in str(failed):
                     raise failed from error
             except self.errors.AzureError as error:
                 failed = CloudError(f"DigitalOcean's API does not answer ({operation}): {error}")

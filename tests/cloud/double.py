@@ -71,6 +71,7 @@ class Fault:
     times: int = 1
     after: bool = False
     headers: dict[str, str] = field(default_factory=dict)
+    message: str = "Unexpected server-side error"
 
 
 class RefusedError(Exception):
@@ -471,7 +472,7 @@ class Cloud:
         self.requests.append((method, target))
         wanted = (method, urlsplit(target).path)
         fault = next((item for item in self.faults if (item.method, item.path) == wanted), None)
-        broken: Document = {"id": "server_error", "message": "Unexpected server-side error"}
+        broken: Document = {"id": "server_error", "message": fault.message if fault else ""}
         if fault:
             fault.times -= 1
             if not fault.times:

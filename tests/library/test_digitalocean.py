@@ -89,3 +89,12 @@ def test_a_long_outage_is_an_error_in_the_end(run: Run, cloud: Cloud, naps: list
 
 def test_a_server_that_is_not_there(run: Run) -> None:
     assert "DigitalOcean's API does not answer (ssh_keys.get)" in str(seen(run, api_url="http://127.0.0.1:9")["msg"])
+
+
+def test_what_comes_too_early_is_repeated(run: Run, cloud: Cloud, naps: list[float]) -> None:
+    body = {"name": "mlflow", "region": "fra1", "size": "s-1vcpu-1gb", "image": "debian-13-x64", "tags": [TAG]}
+    number = cloud.create_droplet(body)["droplet"]["id"]
+    busy = Fault("POST", "/v2/reserved_ips", status=422, message="Droplet already has a pending event.")
+    cloud.faults.append(busy)
+    assert run("do_reserved_ip", tag=TAG, droplet_id=number)["changed"]
+    assert len(cloud.reserved) == len(naps) == 1
