@@ -62,11 +62,13 @@ class Result:
     passed: bool = False
     seconds: float = 0
     steps: list[tuple[str, float]] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """One line of the summary."""
+        """One line of the summary, and one for each thing that was measured."""
         steps = "  ".join(f"{step} {seconds:.0f}" for step, seconds in self.steps if seconds >= 1)
-        return f"{'passed' if self.passed else 'FAILED'}  {self.scenario:<16} {self.seconds:4.0f} s   {steps}"
+        line = f"{'passed' if self.passed else 'FAILED'}  {self.scenario:<16} {self.seconds:4.0f} s   {steps}"
+        return "\n        ".join([line, *self.figures])
 
 
 def sweep(scenarios: list[str]) -> None:
@@ -109,6 +111,8 @@ def run(scenario: str, children: list[subprocess.Popen[str]], *, keep: bool, ver
         for line in child.stdout or ():
             file.write(COLOUR.sub("", line))
             lines.append(line)
+            if line.startswith("figure: "):
+                result.figures.append(COLOUR.sub("", line.removeprefix("figure: ")).strip())
             if verbose:
                 print(line, end="", flush=True)
             if match := STEP.search(COLOUR.sub("", line)):
