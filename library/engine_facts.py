@@ -14,6 +14,10 @@ options:
     description: Path of the engine's socket.
     type: path
     required: true
+  usage:
+    description: Label of the containers whose use of memory is told, C(NAME=VALUE). Left out, none is asked.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -67,19 +71,28 @@ engine:
     library:
       description: Whether Python's library for the engine is there.
       type: bool
+    usage:
+      description:
+        - What uses how much memory, in MiB, of the C(memory) and the C(swap) of the host, of which C(memory_used) and C(swap_used) are in use.
+          C(engine) is the engine itself. C(containers) has each running container with the label O(usage) by its name; what the kernel keeps
+          of files and can give back does not count.
+      type: dict
 """
 
 import contextlib
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.engine import Engine, EngineError
 
 ROOT_DIR = "/var/lib/docker"
 TIMEOUT = 15.0
+PROC = Path("/proc")
 
 
 def free_mib(path: str) -> int:
@@ -96,8 +109,53 @@ def free_mib(path: str) -> int:
 
 def memory_mib(meminfo: str) -> int:
     """Return memory and swap in MiB from the text of /proc/meminfo."""
-    fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
-    return sum(int(fields[name].split()[0]) for name in ("MemTotal", "SwapTotal") if name in fields) // 1024
+    found = fields(meminfo)
+    return sum(found.get(name, 0) for name in ("MemTotal", "SwapTotal")) // 1024
+
+
+def fields(text: str) -> dict[str, int]:
+    """Return the numbers in a file of /proc that has one named number a line, in kB where it names a unit."""
+    lines = (line.split() for line in text.splitlines())
+    return {parts[0].rstrip(":"): int(parts[1]) for parts in lines if len(parts) > 1 and parts[1].isdigit()}
+
+
+def container_mib(stats: dict[str, Any]) -> int:
+    """Return the memory of a container as `docker stats` counts it: without the files that the kernel can drop."""
+    memory = stats.get("memory_stats") or {}
+    detail = memory.get("stats") or {}
+    # The first name is that of cgroup v1, the second that of v2.
+    return int(memory.get("usage", 0) - detail.get("total_inactive_file", detail.get("inactive_file", 0))) // 2**20
+
+
+def engine_mib(processes: Path) -> int:
+    """Return the resident memory of the engine's own processes."""
+    total = 0
+    for status in processes.glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            text = status.read_text()
+            name = text.partition("\n")[0].partition("\t")[2]
+            # The kernel keeps 15 characters of a name.
+            if name in {"dockerd", "containerd", "containerd-shim", "docker-proxy"}:
+                total += fields(text).get("VmRSS", 0)
+    return total // 1024
+
+
+def usage(engine: Engine, label: str, processes: Path) -> dict[str, Any]:
+    """Return what uses how much memory."""
+    host = fields((processes / "meminfo").read_text())
+    used = {}
+    query = quote(json.dumps({"label": [label]}))
+    for container in engine.get(f"/containers/json?filters={query}") or []:
+        stats = engine.get(f"/containers/{container['Id']}/stats?stream=false&one-shot=true") or {}
+        used[container["Names"][0].removeprefix("/")] = container_mib(stats)
+    return {
+        "memory": host["MemTotal"] // 1024,
+        "memory_used": (host["MemTotal"] - host["MemAvailable"]) // 1024,
+        "swap": host["SwapTotal"] // 1024,
+        "swap_used": (host["SwapTotal"] - host["SwapFree"]) // 1024,
+        "engine": engine_mib(processes),
+        "containers": used,
+    }
 
 
 def images(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -112,7 +170,7 @@ def images(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def facts(path: str) -> dict[str, Any]:
+def facts(path: str, usage_label: str = "") -> dict[str, Any]:
     """Return what the module tells."""
     engine = Engine(path, TIMEOUT)
     info: dict[str, Any] = {}
@@ -120,6 +178,10 @@ def facts(path: str) -> dict[str, Any]:
     with contextlib.suppress(EngineError):
         info = engine.get("/info") or {}
         listed = {kind: engine.get(f"/{kind}" if kind == "networks" else f"/{kind}/json") or [] for kind in listed}
+    used: dict[str, Any] = {}
+    if usage_label and info:
+        with contextlib.suppress(EngineError):
+            used = usage(engine, usage_label, PROC)
     swarm = info.get("Swarm") or {}
     root_dir = info.get("DockerRootDir") or ROOT_DIR
     return {
@@ -140,15 +202,19 @@ def facts(path: str) -> dict[str, Any]:
             for container in listed["containers"]
         },
         "free_mib": free_mib(root_dir),
-        "memory_mib": memory_mib(Path("/proc/meminfo").read_text()),
+        "memory_mib": memory_mib((PROC / "meminfo").read_text()),
+        "usage": used,
         "library": all(importlib.util.find_spec(name) for name in ("docker", "requests")),
     }
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={"socket": {"type": "path", "required": True}}, supports_check_mode=True)
-    module.exit_json(changed=False, engine=facts(module.params["socket"]))
+    module = AnsibleModule(
+        argument_spec={"socket": {"type": "path", "required": True}, "usage": {"type": "str", "default": ""}},
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, engine=facts(module.params["socket"], module.params["usage"]))
 
 
 if __name__ == "__main__":

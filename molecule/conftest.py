@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,20 @@ def secrets() -> dict[str, str]:
     """The secrets that the roles generated on the control machine for this scenario, by file name."""
     directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets"
     return {path.name: path.read_text().strip() for path in directory.iterdir()} if directory.is_dir() else {}
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Takes what a test measured, in words; it stands in the run's summary, also where the test passes."""
+    return lambda text: record_property("figure", text)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the tests measured; molecule/run repeats these lines."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for _, text in (item for item in report.user_properties if item[0] == "figure"):
+                terminalreporter.write_line(f"figure: {text}")
 
 
 @pytest.hookimpl(wrapper=True)

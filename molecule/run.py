@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run Molecule scenarios one after the other and say how long each step took.
+"""Run Molecule scenarios, as many instances at a time as the machine has cores, and say how long each step took.
 
 molecule/run.py [--keep] [SCENARIO ...]     all scenarios without a name; --keep leaves the instances for `molecule login`
 """
@@ -8,24 +8,50 @@ molecule/run.py [--keep] [SCENARIO ...]     all scenarios without a name; --keep
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import docker
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "molecule"
 # Molecule writes `site ➜ create: Executing` or, where the terminal is a plain one, `[site > create] Executing`.
 STEP = re.compile(r"(?:➜|>) (?P<step>\w+)[:\]] (?P<event>Executing|Executed)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Instances that do not take the time from one another in which their models must start.
+CAPACITY = max(2, os.cpu_count() or 2)
+
+
+@dataclass
+class Scenario:
+    """What a scenario's molecule.yml says."""
+
+    name: str
+    instances: int
+    images: list[str]
+
+
+def scenario(name: str) -> Scenario:
+    """Read a scenario's molecule.yml over what all of them share."""
+    shared, own = (
+        yaml.safe_load(file.read_text())
+        for file in (ROOT / ".config" / "molecule" / "config.yml", ROOT / "molecule" / name / "molecule.yml")
+    )
+    variables = own.get("provisioner", {}).get("inventory", {}).get("group_vars", {}).get("all", {})
+    return Scenario(name, len(own.get("platforms", shared["platforms"])), variables.get("molecule_images", []))
 
 
 @dataclass
@@ -36,11 +62,13 @@ class Result:
     passed: bool = False
     seconds: float = 0
     steps: list[tuple[str, float]] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """One line of the summary."""
+        """One line of the summary, and one for each thing that was measured."""
         steps = "  ".join(f"{step} {seconds:.0f}" for step, seconds in self.steps if seconds >= 1)
-        return f"{'passed' if self.passed else 'FAILED'}  {self.scenario:<16} {self.seconds:4.0f} s   {steps}"
+        line = f"{'passed' if self.passed else 'FAILED'}  {self.scenario:<16} {self.seconds:4.0f} s   {steps}"
+        return "\n        ".join([line, *self.figures])
 
 
 def sweep(scenarios: list[str]) -> None:
@@ -56,8 +84,11 @@ def sweep(scenarios: list[str]) -> None:
             network.remove()
 
 
-def run(scenario: str, *, keep: bool, verbose: bool) -> Result:
+def run(scenario: str, children: list[subprocess.Popen[str]], *, keep: bool, verbose: bool) -> Result:
     """Test one scenario; its whole output goes to a log, the failed step's to the terminal as well."""
+    sweep([scenario])
+    # Molecule remembers the instances of an interrupted run, and would not make them again.
+    subprocess.run(["molecule", "reset", "--scenario-name", scenario], check=True, capture_output=True)
     result, began = Result(scenario), time.monotonic()
     step, step_began, lines = "", began, []
     command = [
@@ -76,28 +107,53 @@ def run(scenario: str, *, keep: bool, verbose: bool) -> Result:
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         ) as child,
     ):
-        try:
-            for line in child.stdout or ():
-                file.write(COLOUR.sub("", line))
-                lines.append(line)
-                if verbose:
-                    print(line, end="", flush=True)
-                if match := STEP.search(COLOUR.sub("", line)):
-                    now = time.monotonic()
-                    if match["event"] == "Executing":
-                        step, step_began, lines = match["step"], now, []
-                    elif step:
-                        result.steps.append((step, now - step_began))
-                        if "Failed" in line and not verbose:
-                            print("".join(lines), flush=True)
-                        step = ""
-        except BaseException:
-            os.killpg(child.pid, signal.SIGKILL)
-            raise
+        children.append(child)
+        for line in child.stdout or ():
+            file.write(COLOUR.sub("", line))
+            lines.append(line)
+            if line.startswith("figure: "):
+                result.figures.append(COLOUR.sub("", line.removeprefix("figure: ")).strip())
+            if verbose:
+                print(line, end="", flush=True)
+            if match := STEP.search(COLOUR.sub("", line)):
+                now = time.monotonic()
+                if match["event"] == "Executing":
+                    step, step_began, lines = match["step"], now, []
+                elif step:
+                    result.steps.append((step, now - step_began))
+                    if "Failed" in line and not verbose:
+                        print("".join(lines), flush=True)
+                    step = ""
     result.passed, result.seconds = child.returncode == 0, time.monotonic() - began
     if not result.passed:
         print(f"The whole output is in {log.relative_to(ROOT)}.")
     return result
+
+
+def run_all(scenarios: list[Scenario], *, keep: bool) -> Iterator[Result]:
+    """Test the scenarios side by side, those with the most instances first; yield each one's result when it ends."""
+    waiting = sorted(scenarios, key=lambda scenario: -scenario.instances)
+    running: dict[Future[Result], int] = {}
+    children: list[subprocess.Popen[str]] = []
+    with ThreadPoolExecutor(CAPACITY) as pool:
+        try:
+            while waiting or running:
+                free = CAPACITY - sum(running.values())
+                # One that needs more than the machine has runs alone.
+                fitting = next((item for item in waiting if min(item.instances, CAPACITY) <= free), None)
+                if fitting:
+                    waiting.remove(fitting)
+                    future = pool.submit(run, fitting.name, children, keep=keep, verbose=len(scenarios) == 1)
+                    running[future] = min(fitting.instances, CAPACITY)
+                    continue
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    del running[future]
+                    yield future.result()
+        except BaseException:
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+            raise
 
 
 def main() -> int:
@@ -108,8 +164,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     known = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    scenarios = arguments.scenarios or known
-    if unknown := set(scenarios) - set(known):
+    names = arguments.scenarios or known
+    if unknown := set(names) - set(known):
         parser.error(f"{', '.join(sorted(unknown))}: no such scenario; there are {', '.join(known)}")
 
     # Molecule finds its programs and its configuration from here.
@@ -119,15 +175,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
     # Two runs of a scenario share its instances' names.
-    locks = [(LOGS / f"{scenario}.lock").open("w") for scenario in scenarios]
-    for scenario, lock in zip(scenarios, locks, strict=True):
+    locks = [(LOGS / f"{name}.lock").open("w") for name in names]
+    for name, lock in zip(names, locks, strict=True):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            parser.error(f"{scenario} is being run already; wait for it, or name other scenarios")
+            parser.error(f"{name} is being run already; wait for it, or name other scenarios")
 
     began = time.monotonic()
-    if subprocess.run(["ansible-playbook", "molecule/shared/images.yml"], check=False).returncode:
+    scenarios = [scenario(name) for name in names]
+    wanted = json.dumps({"molecule_archives": sorted({tuple(item.images) for item in scenarios if item.images})})
+    images = ["ansible-playbook", "--extra-vars", wanted, "molecule/shared/images.yml"]
+    if subprocess.run(images, check=False).returncode:
         return 1
     try:
         docker.from_env().ping()
@@ -141,15 +200,12 @@ def main() -> int:
 
     results: list[Result] = []
     try:
-        for scenario in scenarios:
-            sweep([scenario])
-            # Molecule remembers the instances of an interrupted run, and would not make them again.
-            subprocess.run(["molecule", "reset", "--scenario-name", scenario], check=True, capture_output=True)
-            results.append(run(scenario, keep=arguments.keep, verbose=len(scenarios) == 1))
-            print(results[-1], flush=True)
+        for result in run_all(scenarios, keep=arguments.keep):
+            results.append(result)
+            print(result, flush=True)
     finally:
         if not arguments.keep:
-            sweep(scenarios)
+            sweep(names)
     failed = [result.scenario for result in results if not result.passed]
     print(
         "\n".join(

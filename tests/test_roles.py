@@ -288,6 +288,16 @@ def test_containers_that_stay_have_limits_and_a_health_check(role: Role) -> None
             assert task.arguments.get("state") == "healthy", str(task)
 
 
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "roles").glob("*/templates/*Dockerfile*")), ids=lambda file: str(file.parts[-3])
+)
+def test_images_take_files_by_copy_and_hold_no_secret(file: Path) -> None:
+    """CIS Docker Benchmark 4.9 and 4.10: ADD fetches and unpacks what nobody checked."""
+    text = file.read_text()
+    assert re.findall(r"^ADD\b", text, re.MULTILINE) == []
+    assert not mentions(text, secret_names())
+
+
 def test_containers_are_tested_for() -> None:
     """The two tests above see the platform's containers."""
     assert {role for role in ROLES if containers(Role(role))} >= {"postgres", "tracking", "edge", "training"}

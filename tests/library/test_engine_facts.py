@@ -27,6 +27,7 @@ ANSWERS = {
     "/networks": [{"Name": "ours", "Driver": "overlay", "Scope": "swarm", "Attachable": True, "Labels": {}}],
     "/containers/json": [
         {
+            "Id": "e1",
             "Names": ["/edge"],
             "Ports": [
                 {"IP": "0.0.0.0", "PrivatePort": 5000, "PublicPort": 5000, "Type": "tcp"},
@@ -35,8 +36,14 @@ ANSWERS = {
                 {"IP": "0.0.0.0", "PrivatePort": 53, "PublicPort": 53, "Type": "udp"},
             ],
         },
-        {"Names": ["/inner"], "Ports": []},
+        {"Id": "i1", "Names": ["/inner"], "Ports": []},
     ],
+}
+
+STATS: dict[str, object] = {
+    # cgroup v1, and v2
+    "/containers/e1/stats": {"memory_stats": {"usage": 30 * 2**20, "stats": {"total_inactive_file": 6 * 2**20}}},
+    "/containers/i1/stats": {"memory_stats": {"usage": 300 * 2**20, "stats": {"inactive_file": 2**20}}},
 }
 
 
@@ -44,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
     """An engine that has some images, a network and two containers."""
 
     def do_GET(self) -> None:
-        found = ANSWERS.get(self.path)
+        found = {**ANSWERS, **STATS}.get(self.path.partition("?")[0])
         text = json.dumps(found if found is not None else {"message": "no such page"}).encode()
         self.send_response(200 if found is not None else 404)
         self.send_header("Content-Length", str(len(text)))
@@ -93,3 +100,24 @@ def test_a_socket_that_nobody_listens_on(tmp_path: Path) -> None:
 
 def test_memory_is_memory_and_swap() -> None:
     assert engine_facts.memory_mib("MemTotal:  2097152 kB\nMemFree: 5 kB\nSwapTotal: 1048576 kB\n") == 3072
+
+
+def test_what_uses_how_much_memory(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meminfo = "MemTotal: 2048000 kB\nMemAvailable: 1024000 kB\nSwapTotal: 1024000 kB\nSwapFree: 1023000 kB\n"
+    (tmp_path / "meminfo").write_text(meminfo)
+    for number, name in enumerate(["dockerd", "containerd-shim", "python3"]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "status").write_text(f"Name:\t{name}\nUmask:\t0022\nVmRSS:\t  102400 kB\n")
+    monkeypatch.setattr(engine_facts, "PROC", tmp_path)
+    assert engine_facts.facts(engine, "mlflow-anywhere.platform=ours")["usage"] == {
+        "memory": 2000,
+        "memory_used": 1000,
+        "swap": 1000,
+        "swap_used": 0,
+        "engine": 200,
+        "containers": {"edge": 24, "inner": 299},
+    }
+
+
+def test_no_usage_is_told_unasked(engine: str) -> None:
+    assert engine_facts.facts(engine)["usage"] == {}

@@ -13,7 +13,6 @@ from edge.servers import DIRECTORY, EDGE
 from edge.traffic import Reply, ask, load, request
 from instance import Instance
 
-testinfra_hosts = ["ansible://ma-edge-deb13"]
 pytestmark = pytest.mark.usefixtures("servers")
 
 Seen = Callable[[str], list[tuple[str, str, str]]]

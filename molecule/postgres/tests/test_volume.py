@@ -5,8 +5,6 @@ from __future__ import annotations
 from instance import Instance, wait_until
 from postgres.database import CONTAINER, IMAGE, SECRETS, VOLUME, healthy, sql
 
-testinfra_hosts = ["ma-postgres-deb13"]
-
 DATA = "/var/lib/postgresql/data"
 FIRST_START = (
     f"docker run --detach --name first --network none --tmpfs /run/postgresql:uid=10001 --env POSTGRES_DB=mlflow --env POSTGRES_USER=mlflow"

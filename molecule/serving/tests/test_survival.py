@@ -30,7 +30,6 @@ from serving.models import (
     wait_for_replicas,
 )
 
-testinfra_hosts = ["ansible://ma-serving-deb13"]
 IRIS = {"name": "iris", "replicas": 2, "memory": "512m"}
 TORN = {"name": "torn", "model": FACTOR, "alias": "torn", "memory": "512m"}
 
