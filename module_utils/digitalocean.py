@@ -56,7 +56,9 @@ def check_tag(tag: str) -> str:
 class Api:
     """The account that a token belongs to."""
 
-    def __init__(self, token: str | None, url: str, *, attempts: int = 6, patience: float = 300) -> None:
+    def __init__(
+        self, token: str | None, url: str, *, attempts: int = 6, patience: float = 300, answer_within: float = 60
+    ) -> None:
         if not token:
             raise CloudError(
                 f"DIGITALOCEAN_TOKEN is not set. Make a token that may read and write at {TOKENS_PAGE}, "
@@ -81,7 +83,12 @@ class Api:
         ours = {"authentication_policy": signed} if place.scheme == "http" else {}
         # Repeating is done below: the client's own would create twice what was created without an answer.
         self.client = pydo.Client(
-            token, endpoint=url.rstrip("/"), timeout=60, retry_policy=policies.RetryPolicy.no_retries(), **ours
+            token,
+            endpoint=url.rstrip("/"),
+            retry_policy=policies.RetryPolicy.no_retries(),
+            connection_timeout=20,
+            read_timeout=answer_within,
+            **ours,
         )
         self.attempts = attempts
         self.patience = patience

@@ -72,6 +72,7 @@ class Fault:
     after: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     message: str = "Unexpected server-side error"
+    pause: float = 0  # seconds that the answer comes too late
 
 
 class RefusedError(Exception):
@@ -477,6 +478,7 @@ class Cloud:
             fault.times -= 1
             if not fault.times:
                 self.faults.remove(fault)
+            threading.Event().wait(fault.pause)  # tests shorten time.sleep
             if not fault.after:
                 return fault.status, broken, fault.headers
         try:

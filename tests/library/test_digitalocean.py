@@ -87,6 +87,14 @@ def test_a_long_outage_is_an_error_in_the_end(run: Run, cloud: Cloud, naps: list
     assert sum(naps) < 300
 
 
+def test_an_answer_that_comes_too_late_is_asked_for_again(cloud: Cloud, url: str, naps: list[float]) -> None:
+    cloud.faults.append(Fault("GET", "/v2/account", pause=1))
+    api = digitalocean.Api(cloud.token, url, answer_within=0.3)
+    assert api.call("account.get")["account"]["status"] == "active"
+    # The double answers one after the other.
+    assert len(naps) >= 1
+
+
 def test_a_server_that_is_not_there(run: Run) -> None:
     assert "DigitalOcean's API does not answer (ssh_keys.get)" in str(seen(run, api_url="http://127.0.0.1:9")["msg"])
 

@@ -84,7 +84,9 @@ class Operator:
 
     def ping(self) -> str:
         """What Ansible says about signing in."""
-        done = self.run("ansible", "all", "-m", "ansible.builtin.command", "-a", "sudo id -un")
+        # A connection that is still open would be used again, whatever is recorded meanwhile.
+        fresh = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no"}
+        done = self.run("ansible", "all", "-m", "ansible.builtin.command", "-a", "sudo id -un", **fresh)
         return done.stdout + done.stderr
 
     def account(self) -> dict[str, Any]:
@@ -133,13 +135,14 @@ def test_a_wrong_token_and_an_unknown_size_change_nothing(operator: Operator, be
 
 
 def test_a_dry_run_on_an_account_without_us_shows_everything(operator: Operator, before: dict[str, Any]) -> None:
-    status, changed, output = operator.droplet("--check", "--diff")
+    status, changed, output = operator.droplet("--check", "--diff", "-vvv")
     assert (status, changed) == (0, 3)
+    assert TOKEN not in output
     assert (
         "mlflow does not exist yet and will be created. s-2vcpu-4gb in fra1: $24.00 a month ($0.03571 an hour)"
         in output
     )
-    assert "+ image: debian-13-x64" in output
+    assert "debian-13-x64" in output
     assert operator.account() == before
     assert operator.machines.running() == []
 
@@ -196,8 +199,8 @@ def test_one_signs_in_with_the_key_and_becomes_root(operator: Operator) -> None:
 def test_another_host_key_is_noticed(operator: Operator) -> None:
     recorded = operator.known_hosts.read_text()
     assert f"droplet-{operator.ours['id']} ssh-ed25519 " in recorded
-    swapped = re.sub(r"AAAAIK?\w{6}", "AAAAIAAAAAAA", recorded, count=1)
-    assert swapped != recorded
+    other = (operator.home / ".ssh/id_ed25519.pub").read_text().split()[1]
+    swapped = f"droplet-{operator.ours['id']} ssh-ed25519 {other}\n"
     operator.known_hosts.write_text(swapped)
     assert "UNREACHABLE" in operator.ping()
     # Nobody records another key in its place.
@@ -231,4 +234,3 @@ def test_removal_removes_what_is_ours_and_nothing_else(operator: Operator, befor
     assert operator.account() == before
     assert operator.machines.running() == []
     assert f"droplet-{number}" not in operator.known_hosts.read_text()
-    assert operator.droplet("-e", "state=absent")[:2] == (0, 0)
