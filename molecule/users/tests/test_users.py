@@ -107,7 +107,7 @@ def test_grants_are_what_the_inventory_says(instance: Instance, ask: Ask) -> Non
 
 
 def test_a_changed_password_is_the_only_one_at_once(instance: Instance, ask: Ask, secrets: dict[str, str]) -> None:
-    new = {
+    new: dict[str, Any] = {
         "platform_admin_password": "Of the vault: @:/%#?&+=$! 1",
         "tracking_user_passwords": {"ana": "a new one of ana's"},
     }
@@ -155,7 +155,7 @@ def test_ready_needs_no_user_and_says_the_truth(instance: Instance) -> None:
 
 def test_secrets_stand_in_no_readable_place(instance: Instance, secrets: dict[str, str]) -> None:
     assert {"admin_password", "tracking_user_ana"} <= set(secrets)
-    assert {name: instance.leaks(value) for name, value in secrets.items()} == dict.fromkeys(secrets, [])
+    assert {name: instance.leaks(value) for name, value in secrets.items()} == {name: [] for name in secrets}
     hashes = sql(instance, "SELECT password_hash FROM users WHERE username = 'admin'")
     assert re.match(r"(scrypt|pbkdf2):", hashes)
 
