@@ -23,6 +23,10 @@ def ask(instance: Instance, secrets: dict[str, str]) -> Ask:
 
     def request(user: str, path: str, body: Any = None, *, password: str = "", method: str = "") -> Answer:
         where = path if path.startswith("/") else f"/api/2.0/mlflow/{path}"
-        return instance.http(url + where, body, auth=(user, password or generated[user]), method=method)
+        # By a name that the server knows; the address is that of its container.
+        headers = {"Host": "tracking:5000"}
+        return instance.http(
+            url + where, body, auth=(user, password or generated[user]), headers=headers, method=method
+        )
 
     return request
