@@ -85,7 +85,7 @@ def test_predictions_may_be_sent_to_another_server(config: str) -> None:
 
 def test_ready_is_who_can_ask_the_database(config: str) -> None:
     tracking = section(config, "backend tracking")
-    assert "meth POST uri /api/2.0/mlflow/experiments/search" in tracking
+    assert "meth GET uri /ready" in tracking
     assert "http-check expect status 200" in tracking
 
 
@@ -94,9 +94,10 @@ def test_ready_is_who_can_ask_the_database(config: str) -> None:
     ["/ajax-api/3.0/mlflow/assistant", "/ajax-api/3.0/jobs", "/api/3.0/jobs", "/metrics", "/docs", "/openapi.json"],
 )
 def test_what_mlflow_should_not_show_is_denied(config: str, path: str) -> None:
-    (rule,) = re.findall(r"^  http-request return status 403 .*$", section(config, "frontend tracking"), re.MULTILINE)
-    assert f" {path} " in rule
-    assert "var(txn.path) -m beg" in rule
+    tracking = section(config, "frontend tracking")
+    assert re.search(rf"^  acl tracking_denied var\(txn.path\) -m (beg|str) .*{re.escape(path)}( |$)", tracking, re.MULTILINE)
+    (rule,) = re.findall(r"^  http-request return status 403 .*$", tracking, re.MULTILINE)
+    assert rule.endswith("if  tracking_denied")
     assert "url_dec,regsub(//+,/,g),lower" in section(config, "defaults public")
 
 
