@@ -95,7 +95,9 @@ def test_ready_is_who_can_ask_the_database(config: str) -> None:
 )
 def test_what_mlflow_should_not_show_is_denied(config: str, path: str) -> None:
     tracking = section(config, "frontend tracking")
-    assert re.search(rf"^  acl tracking_denied var\(txn.path\) -m (beg|str) .*{re.escape(path)}( |$)", tracking, re.MULTILINE)
+    assert re.search(
+        rf"^  acl tracking_denied var\(txn.path\) -m (beg|str) .*{re.escape(path)}( |$)", tracking, re.MULTILINE
+    )
     (rule,) = re.findall(r"^  http-request return status 403 .*$", tracking, re.MULTILINE)
     assert rule.endswith("if  tracking_denied")
     assert "url_dec,regsub(//+,/,g),lower" in section(config, "defaults public")
