@@ -128,10 +128,10 @@ def signed_in(username: str, password: str, key: str) -> tuple[dict[str, str], d
     return ({"Authorization": f"Basic {basic}"} if username else {}, {"Authorization": f"Bearer {key}"} if key else {})
 
 
-def check_tracking(url: str, timeout: int, headers: dict[str, str]) -> str:
+def check_tracking(url: str, timeout: int, headers: dict[str, str] | None = None) -> str:
     """Check the API, its database, a browser's cross-origin header and the UI; return MLflow's version."""
     search = f"{url}/api/2.0/mlflow/experiments/search"
-    found = expect(request(search, timeout, {"max_results": 1}, {"Origin": url, **headers}), search).json()
+    found = expect(request(search, timeout, {"max_results": 1}, {"Origin": url, **(headers or {})}), search).json()
     if "experiments" not in found:
         message = f"{search} answers without experiments: {found}"
         raise SmokeError(message)
@@ -142,7 +142,7 @@ def check_tracking(url: str, timeout: int, headers: dict[str, str]) -> str:
     return expect(request(f"{url}/version", timeout, headers=headers), f"{url}/version").body.decode().strip()
 
 
-def check_model(url: str, name: str, timeout: int, headers: dict[str, str]) -> dict[str, Any]:
+def check_model(url: str, name: str, timeout: int, headers: dict[str, str] | None = None) -> dict[str, Any]:
     """Send the model its own input example; return what the edge says of it and what it answered."""
     base = f"{url}/models/{name}"
     listed = expect(request(f"{url}/models", timeout, headers=headers), f"{url}/models").json()

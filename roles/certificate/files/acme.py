@@ -14,7 +14,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 SETTINGS = Path("/settings/acme.json")
 STATE = Path("/state")
@@ -28,12 +30,12 @@ PATIENCE = 900
 SHOWN = 1500
 
 
-def command(settings: dict[str, object]) -> list[str]:
+def command(settings: dict[str, Any]) -> list[str]:
     """What certbot is asked: a certificate for the names, unless it has one that is good for a while."""
     directories = [f"--{kind}-dir={STATE / kind}" for kind in ("config", "work", "logs")]
     names = [f"--domain={name}" for name in settings["domains"]] + [
         f"--ip-address={ip}" for ip in settings["addresses"]
-    ]  # type: ignore[attr-defined]
+    ]
     email = settings["email"]
     return [
         *(CERTBOT, "certonly", "--non-interactive", "--agree-tos", "--no-eff-email", "--cert-name=edge", *directories),
@@ -63,7 +65,7 @@ def deliver() -> bool:
     return True
 
 
-def attempt(settings: dict[str, object]) -> str:
+def attempt(settings: dict[str, Any]) -> str:
     """Ask once; return what went wrong, or nothing."""
     environment = {"HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 - the container's own
     if settings["ca"]:
@@ -75,7 +77,7 @@ def attempt(settings: dict[str, object]) -> str:
         if asked.returncode:
             return (asked.stdout + asked.stderr).strip()[-SHOWN:]
         if deliver():
-            print("A new certificate is there.", flush=True)  # noqa: T201 - the log
+            print("A new certificate is there.", flush=True)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return ""
@@ -94,7 +96,7 @@ def run() -> None:
         new.write_text(json.dumps({"problem": problem, "next": time.time() + sleep, "settings": settings}))
         new.replace(STATUS)
         if problem:
-            print(f"No certificate, tried again in {sleep} s; the old one serves on:\n{problem}", flush=True)  # noqa: T201 - the log
+            print(f"No certificate, tried again in {sleep} s; the old one serves on:\n{problem}", flush=True)
         pause = min(2 * pause, LONGEST_PAUSE) if problem else FIRST_PAUSE
         time.sleep(sleep)
 
@@ -120,4 +122,5 @@ def health() -> None:
 
 
 if __name__ == "__main__":
-    {"run": run, "wait": wait, "health": health}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {"run": run, "wait": wait, "health": health}
+    commands[sys.argv[1]](*sys.argv[2:])

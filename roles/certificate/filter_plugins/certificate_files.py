@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +47,7 @@ def certificate_problems(names: list[str], certificate_file: str, key_file: str)
     problems = []
     if key.public_key().public_bytes(DER, SPKI) != certificate.public_key().public_bytes(DER, SPKI):
         problems.append(f"{key_file} is not the key of the first certificate in {certificate_file}")
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         problems.append(
             f"{certificate_file} is valid from {certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"

@@ -31,10 +31,10 @@ def problems_of(label: str, client: Mapping[str, Any], models: list[str]) -> Ite
     """What is wrong with one client, apart from the others."""
     name = client["name"]
     if not good_name(name) or name == RESERVED:
-        yield f"{label}: name is {ascii(name)}. Allowed: {NAME_RULE}, and not {RESERVED}."
+        yield f"{label}: name is {name!a}. Allowed: {NAME_RULE}, and not {RESERVED}."
     for model in client["models"]:
         if model != "*" and model not in models:
-            yield f"{label}: there is no model {ascii(model)}. Allowed: '*', {', '.join(models)} (served_models)."
+            yield f"{label}: there is no model {model!a}. Allowed: '*', {', '.join(models)} (served_models)."
     for key in client["keys"]:
         if not good_name(key) and hash_of(key) is None:
             # What was meant for a key may be one.
@@ -50,7 +50,7 @@ def edge_client_problems(clients: list[Mapping[str, Any]], models: list[str]) ->
     names: set[str] = set()
     keys: dict[str, str] = {}
     for index, client in enumerate(clients):
-        label = f"edge_api_clients[{index}] ({ascii(client['name'])})"
+        label = f"edge_api_clients[{index}] ({client['name']!a})"
         problems += problems_of(label, client, models)
         if client["name"] in names:
             problems.append(f"{label}: another client has this name. Allowed: one entry for each, with all its keys.")
