@@ -8,6 +8,7 @@ python3 client.py tls JSON            a handshake for each version; prints the v
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
 import socket
@@ -84,7 +85,7 @@ def load(asked: JSON) -> JSON:
             status, _, body = send({**asked, "headers": headers}, connection)
             counts[str(status) if status == http.HTTPStatus.OK else f"{status} {body[:200]}"] += 1
             if connection.sock:
-                serials.add(connection.sock.getpeercert(binary_form=True).hex()[:4000])
+                serials.add(hashlib.sha256(connection.sock.getpeercert(binary_form=True) or b"").hexdigest())
             time.sleep(0.01)
 
     threads = [threading.Thread(target=loop, args=(number,)) for number in range(4)]
