@@ -172,3 +172,43 @@ def test_haproxy_accepts_it(render: Render, tmp_path: Path, models: list[dict[st
         [haproxy, "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False
     )
     assert check.returncode == 0, check.stdout + check.stderr
+
+
+PUBLIC = {
+    "platform_public_addresses": ["0.0.0.0"],
+    "platform_public_names": ["ml.example.com", "198.51.100.7", "2001:db8::7"],
+    "platform_auth": True,
+    "edge_tls": "acme",
+}
+
+
+def test_the_public_port_has_the_same_rules_as_those_of_the_host(render: Render, tmp_path: Path) -> None:
+    config = render("haproxy.cfg.j2", **PUBLIC, platform_secrets_dir=str(tmp_path))
+    everybody = section(config, "frontend everybody")
+    plain = {line.replace("!to_models ", "").replace("to_models ", "") for line in everybody.splitlines()}
+    own = section(config, "frontend tracking") + section(config, "frontend models")
+    # What the roots of own ports and the default model are for has no place on a port that MLflow shares.
+    missing = [
+        line
+        for line in own.splitlines()
+        if line not in plain and not re.search(r"dst_port|bare|typed_port|bind ", line)
+    ]
+    assert [line for line in missing if not re.search(r"set-var\(txn.page\) bool\(true\) if \{ path / \}", line)] == []
+
+
+def test_names_of_the_public_addresses_are_allowed_hosts(render: Render, tmp_path: Path) -> None:
+    config = render("haproxy.cfg.j2", **PUBLIC, platform_secrets_dir=str(tmp_path))
+    assert "ml.example.com 198.51.100.7 [2001:db8::7] }" in section(config, "defaults public")
+
+
+def test_without_public_addresses_there_is_no_tls(config: str) -> None:
+    assert " ssl " not in config
+    assert "frontend everybody" not in config
+    assert "frontend plain" not in config
+
+
+@pytest.mark.parametrize("auth", [True, False])
+def test_who_signs_in_is_asked_where_the_inventory_says_so(render: Render, tmp_path: Path, auth: bool) -> None:
+    config = render("haproxy.cfg.j2", platform_auth=auth, platform_secrets_dir=str(tmp_path))
+    assert ("status 401" in section(config, "frontend tracking")) == auth
+    assert ("status 401" in section(config, "frontend models")) == auth
