@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
+import types
 from pathlib import Path
 
 import pytest
 
+from roles.certificate.filter_plugins import certificate_files
 from roles.certificate.filter_plugins.certificate_files import certificate_problems
 
 
@@ -53,8 +56,14 @@ def test_the_key_of_another(pair: tuple[str, str], tmp_path: Path) -> None:
     assert "is not the key" in problem
 
 
-def test_an_expired_one(tmp_path: Path) -> None:
-    (problem,) = certificate_problems(["ml.test"], *make(tmp_path, "old", "-days", "-1"))
+def test_an_expired_one(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> Later:
+            return cls.fromtimestamp(dt.datetime.now(tz).timestamp() + 10 * 86400, tz)
+
+    monkeypatch.setattr(certificate_files, "dt", types.SimpleNamespace(datetime=Later, UTC=dt.UTC))
+    (problem,) = certificate_problems(["ml.test"], *pair)
     assert "is valid from" in problem
 
 
