@@ -61,6 +61,8 @@ lock: .venv/.up ## renew the locked requirements from the .in files
 	cd roles/runtime_image/files && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate uv.in -o uv.txt
 	cd roles/runtime_image/files && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate \
 		--python-version 3.13 --python-platform linux requirements.in -o requirements.txt
+	cd roles/certificate/files && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate \
+		--python-version 3.13 --python-platform linux requirements.in -o requirements.txt
 	cd tests/serving/clients && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate \
 		--python-version 3.11 kserve.in -o kserve.txt
 	cd bench/serving/peers && for peer in *.in; do $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \

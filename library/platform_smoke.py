@@ -24,6 +24,18 @@ options:
     type: list
     elements: str
     default: []
+  username:
+    description: User of the tracking server, where it asks for one.
+    type: str
+    default: ""
+  password:
+    description: Password of that user.
+    type: str
+    default: ""
+  key:
+    description: API key for the models, where they ask for one.
+    type: str
+    default: ""
   timeout:
     description: Seconds that one answer may take.
     type: int
@@ -60,6 +72,7 @@ checks:
   elements: str
 """
 
+import base64
 import json
 import time
 import urllib.error
@@ -109,37 +122,43 @@ def expect(answer: Answer, url: str) -> Answer:
     return answer
 
 
-def check_tracking(url: str, timeout: int) -> str:
+def signed_in(username: str, password: str, key: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the headers for the tracking server and those for the models."""
+    basic = base64.b64encode(f"{username}:{password}".encode()).decode()
+    return ({"Authorization": f"Basic {basic}"} if username else {}, {"Authorization": f"Bearer {key}"} if key else {})
+
+
+def check_tracking(url: str, timeout: int, headers: dict[str, str] | None = None) -> str:
     """Check the API, its database, a browser's cross-origin header and the UI; return MLflow's version."""
     search = f"{url}/api/2.0/mlflow/experiments/search"
-    found = expect(request(search, timeout, {"max_results": 1}, {"Origin": url}), search).json()
+    found = expect(request(search, timeout, {"max_results": 1}, {"Origin": url, **(headers or {})}), search).json()
     if "experiments" not in found:
         message = f"{search} answers without experiments: {found}"
         raise SmokeError(message)
-    page = expect(request(f"{url}/", timeout), f"{url}/")
+    page = expect(request(f"{url}/", timeout, headers=headers), f"{url}/")
     if b"<title>MLflow</title>" not in page.body:
         message = f"{url}/ is not the page of MLflow's UI: {page.body[:200].decode(errors='replace')}"
         raise SmokeError(message)
-    return expect(request(f"{url}/version", timeout), f"{url}/version").body.decode().strip()
+    return expect(request(f"{url}/version", timeout, headers=headers), f"{url}/version").body.decode().strip()
 
 
-def check_model(url: str, name: str, timeout: int) -> dict[str, Any]:
+def check_model(url: str, name: str, timeout: int, headers: dict[str, str] | None = None) -> dict[str, Any]:
     """Send the model its own input example; return what the edge says of it and what it answered."""
     base = f"{url}/models/{name}"
-    listed = expect(request(f"{url}/models", timeout), f"{url}/models").json()
+    listed = expect(request(f"{url}/models", timeout, headers=headers), f"{url}/models").json()
     entry = next((item for item in listed if item["name"] == name), None)
     if entry is None:
         message = f"{url}/models does not list {name}: {listed}"
         raise SmokeError(message)
-    known = expect(request(f"{base}/metadata", timeout), f"{base}/metadata").json()
+    known = expect(request(f"{base}/metadata", timeout, headers=headers), f"{base}/metadata").json()
     if known.get("input_example") is None:
-        answer = expect(request(f"{base}/ping", timeout), f"{base}/ping")
+        answer = expect(request(f"{base}/ping", timeout, headers=headers), f"{base}/ping")
         prediction = "no input example was logged, it answers /ping"
     else:
-        answer = expect(request(f"{base}/invocations", timeout, known["input_example"]), f"{base}/invocations")
+        answer = expect(request(f"{base}/invocations", timeout, known["input_example"], headers), f"{base}/invocations")
         prediction = answer.json()["predictions"]
     if known.get("predict_example") is not None:
-        expect(request(f"{base}/predict", timeout, known["predict_example"]), f"{base}/predict")
+        expect(request(f"{base}/predict", timeout, known["predict_example"], headers), f"{base}/predict")
     named = answer.headers.get("x-model-name"), answer.headers.get("x-model-version")
     if named != (name, entry["version"]):
         message = f"{base} should be {name} version {entry['version']}, its answer names {named[0]} version {named[1]}"
@@ -154,12 +173,16 @@ def main() -> None:
             "tracking_url": {"type": "str", "required": True},
             "models_url": {"type": "str", "required": True},
             "models": {"type": "list", "elements": "str", "default": []},
+            "username": {"type": "str", "default": ""},
+            "password": {"type": "str", "default": "", "no_log": True},
+            "key": {"type": "str", "default": "", "no_log": True},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
     )
     timeout = module.params["timeout"]
     tracking, models = (module.params[name].rstrip("/") for name in ("tracking_url", "models_url"))
+    user, client = signed_in(*(module.params[name] for name in ("username", "password", "key")))
     checks: list[str] = []
     failures: list[str] = []
 
@@ -173,8 +196,8 @@ def main() -> None:
         finally:
             checks.append(f"{what}: {(time.monotonic() - start) * 1000:.0f} ms")
 
-    version = run("tracking server", check_tracking, tracking, timeout)
-    served = [run(f"model {name}", check_model, models, name, timeout) for name in module.params["models"]]
+    version = run("tracking server", check_tracking, tracking, timeout, user)
+    served = [run(f"model {name}", check_model, models, name, timeout, client) for name in module.params["models"]]
     if failures:
         module.fail_json(msg="What clients see is not as it should be:\n" + "\n".join(failures), checks=checks)
     module.exit_json(changed=False, mlflow_version=version, models=served, checks=checks)

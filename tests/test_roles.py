@@ -247,11 +247,13 @@ def test_errors_are_not_ignored(role: Role) -> None:
 
 
 def hides_its_password(task: Task) -> bool:
-    """Whether the task's module is ours, takes its secret as `password` only, and hides that itself."""
+    """Whether the task's module is ours, takes its secrets as `password` and `key` only, and hides those itself."""
     module = OWN_MODULES.get(task.module or "", "")
-    arguments = {key: value for key, value in task.arguments.items() if key != "password"}
+    hidden = set(
+        re.findall(r"""["']?\b(password|key)["']?\s*[:=]\s*(?:\{|dict\()[^})]*no_log["']?\s*[:=]\s*True""", module)
+    )
+    arguments = {key: value for key, value in task.arguments.items() if key not in hidden}
     others = [{key: value for key, value in task.data.items() if key != task.module}, arguments]
-    hidden = re.search(r"""["']?password["']?\s*[:=]\s*(\{|dict\()[^})]*no_log["']?\s*[:=]\s*True""", module)
     return bool(hidden) and not mentions(yaml.safe_dump(others), secret_names())
 
 

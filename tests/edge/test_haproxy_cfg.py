@@ -85,7 +85,7 @@ def test_predictions_may_be_sent_to_another_server(config: str) -> None:
 
 def test_ready_is_who_can_ask_the_database(config: str) -> None:
     tracking = section(config, "backend tracking")
-    assert "meth POST uri /api/2.0/mlflow/experiments/search" in tracking
+    assert "meth GET uri /ready" in tracking
     assert "http-check expect status 200" in tracking
 
 
@@ -94,9 +94,12 @@ def test_ready_is_who_can_ask_the_database(config: str) -> None:
     ["/ajax-api/3.0/mlflow/assistant", "/ajax-api/3.0/jobs", "/api/3.0/jobs", "/metrics", "/docs", "/openapi.json"],
 )
 def test_what_mlflow_should_not_show_is_denied(config: str, path: str) -> None:
-    (rule,) = re.findall(r"^  http-request return status 403 .*$", section(config, "frontend tracking"), re.MULTILINE)
-    assert f" {path} " in rule
-    assert "var(txn.path) -m beg" in rule
+    tracking = section(config, "frontend tracking")
+    assert re.search(
+        rf"^  acl tracking_denied var\(txn.path\) -m (beg|str) .*{re.escape(path)}( |$)", tracking, re.MULTILINE
+    )
+    (rule,) = re.findall(r"^  http-request return status 403 .*$", tracking, re.MULTILINE)
+    assert rule.endswith("if  tracking_denied")
     assert "url_dec,regsub(//+,/,g),lower" in section(config, "defaults public")
 
 
@@ -169,3 +172,44 @@ def test_haproxy_accepts_it(render: Render, tmp_path: Path, models: list[dict[st
         [haproxy, "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False
     )
     assert check.returncode == 0, check.stdout + check.stderr
+
+
+PUBLIC = {
+    "platform_public_addresses": ["0.0.0.0"],
+    "platform_public_names": ["ml.example.com", "198.51.100.7", "2001:db8::7"],
+    "platform_auth": True,
+    "edge_tls": "acme",
+}
+
+
+def test_the_public_port_has_the_same_rules_as_those_of_the_host(render: Render, tmp_path: Path) -> None:
+    config = render("haproxy.cfg.j2", **PUBLIC, platform_secrets_dir=str(tmp_path))
+
+    def rules(title: str) -> list[str]:
+        lines = [
+            line.replace("!to_models", "").replace("to_models", "") for line in section(config, title).splitlines()[1:]
+        ]
+        return [" ".join(line.split()) for line in lines if not line.lstrip().startswith(("#", "bind"))]
+
+    own = rules("frontend tracking") + rules("frontend models")
+    missing = [line for line in own if line not in rules("frontend everybody")]
+    # What the roots of own ports and the default model are for has no place on a port that MLflow shares.
+    assert [line for line in missing if not re.search(r"dst_port|\bbare\b|typed_port|\{ path / \}", line)] == []
+
+
+def test_names_of_the_public_addresses_are_allowed_hosts(render: Render, tmp_path: Path) -> None:
+    config = render("haproxy.cfg.j2", **PUBLIC, platform_secrets_dir=str(tmp_path))
+    assert "ml.example.com 198.51.100.7 [2001:db8::7] }" in section(config, "defaults public")
+
+
+def test_without_public_addresses_there_is_no_tls(config: str) -> None:
+    assert " ssl " not in config
+    assert "frontend everybody" not in config
+    assert "frontend plain" not in config
+
+
+@pytest.mark.parametrize("auth", [True, False])
+def test_who_signs_in_is_asked_where_the_inventory_says_so(render: Render, tmp_path: Path, auth: bool) -> None:
+    config = render("haproxy.cfg.j2", platform_auth=auth, platform_secrets_dir=str(tmp_path))
+    assert ("status 401" in section(config, "frontend tracking")) == auth
+    assert ("status 401" in section(config, "frontend models")) == auth

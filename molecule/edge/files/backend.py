@@ -1,7 +1,7 @@
 """A server that stands for the tracking server or a model: it answers what it was asked, and fails when a request says so.
 
 The header X-Do of a request names servers and what they do: `drop` (read it, close the connection), `die` (read it, exit), `sleep`
-(answer after 30 seconds), `busy` (answer 503), `half` (break off the answer). Others answer. Every request through the edge is a line
+(answer after 30 seconds), `busy` (answer 503), `deny` (answer 401), `half` (break off the answer). Others answer. Every request through the edge is a line
 of the log.
 """
 
@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         said = {"server": NAME, "method": self.command, "path": self.path, "size": size, "headers": dict(self.headers)}
         body = json.dumps(said).encode()
-        self.send_response(503 if do == "busy" else 200)
+        self.send_response({"busy": 503, "deny": 401}.get(do, 200))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         if MODEL:

@@ -11,10 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 CONFIG = Path("/edge")
+CERTIFICATES = CONFIG / "certificates"
 RUN = Path("/run/haproxy")
 LOADED = RUN / "loaded"
 STATE = RUN / "servers.state"
@@ -26,14 +28,17 @@ ANSWER_TIMEOUT = 30
 # Bytes of lines that wait for the engine, some 2,700 requests; seconds between two pieces.
 LOG_BUFFER = 2**20
 LOG_PAUSE = 0.05
+# Seconds between two looks at the certificates.
+WATCH_PAUSE = 2.0
 
 
-def digest() -> str:
-    """One hash over everything HAProxy reads."""
+def digest(*directories: Path) -> str:
+    """One hash over everything HAProxy reads, or over the files of other directories."""
     total = hashlib.sha256()
-    for path in sorted(CONFIG.iterdir()):
-        if path.is_file() and not path.name.startswith("candidate"):
-            total.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    for directory in directories or (CONFIG, CERTIFICATES):
+        for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+            if path.is_file() and not path.name.startswith("candidate") and path.suffix != ".new":
+                total.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return total.hexdigest()
 
 
@@ -75,6 +80,7 @@ def run() -> int:
         signal.signal(number, hand_on)
     with subprocess.Popen([*HAPROXY, "-W", "-db", "-S", f"{MASTER},mode,600"], stdout=lines) as haproxy:  # noqa: S603 - constants
         running.append(haproxy)
+        threading.Thread(target=watch, daemon=True).start()
         os.close(lines)
         pass_on(log, sys.stdout.fileno())
     return haproxy.returncode
@@ -88,8 +94,33 @@ def pass_on(log: int, output: int) -> None:
         time.sleep(LOG_PAUSE)
 
 
+def watch() -> None:
+    """Load certificates that somebody else has renewed."""
+    loaded = digest(CERTIFICATES)
+    while True:
+        time.sleep(WATCH_PAUSE)
+        try:
+            found = digest(CERTIFICATES)
+            if found != loaded:
+                reload()
+                loaded = found
+        except (OSError, SystemExit) as error:
+            print(
+                f"The new certificate is not loaded, tried again in {WATCH_PAUSE} s: {error}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
 def reload() -> None:
-    """Load what changed since the last start or reload without closing a connection."""
+    """Load what changed since the last start or reload without closing a connection; one caller after the other."""
+    with (RUN / "reload.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        load()
+
+
+def load() -> None:
+    """Load what changed."""
     wanted = digest()
     if LOADED.read_text() == wanted:
         print("unchanged")

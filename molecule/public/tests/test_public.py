@@ -1,0 +1,228 @@
+"""The edge on public addresses, as strangers and as clients with keys see it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from edge.traffic import put
+from instance import Instance
+from public.traffic import CLIENT, ask, get, load, packed
+
+Figure = Callable[[str], None]
+DIRECTORY = "/var/lib/mlflow-anywhere/edge"
+# Each leads to MLflow's API for a server that is generous about paths.
+SPELLINGS = [
+    "//api/2.0/mlflow/runs/search",
+    "/%61pi/2.0/mlflow/runs/search",
+    "/API/2.0/mlflow/runs/search",
+    "/api;x/2.0/mlflow/runs/search",
+    "/./api/2.0/mlflow/runs/search",
+    "/static-files/../api/2.0/mlflow/runs/search",
+    "/static-files/%2e%2e/api/2.0/mlflow/runs/search",
+    "/static-files/..;/api/2.0/mlflow/runs/search",
+    "/static-files\\..\\api/2.0/mlflow/runs/search",
+    "/static-files/..%5capi/2.0/mlflow/runs/search",
+    "/api/2.0/mlflow%00/runs/search",
+    "/models/../api/2.0/mlflow/runs/search",
+]
+NOT_FOR_CLIENTS = [
+    *(
+        "/ready",
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/signup",
+        "/gateway/proxy/a/b",
+        "/ajax-api/3.0/jobs/",
+        "/build/x",
+        "/console",
+    ),
+    *(
+        "/ajax-api/3.0/mlflow/assistant/config",
+        "/api/3.0/mlflow/%61ssistant",
+        "/api/3.0/mlflow//assistant/x",
+        "/API/3.0/jobs",
+    ),
+]
+KNOWN = [
+    *("/", "/version", "/graphql", "/get-artifact", "/static-files/x.js", "/api/2.0/mlflow/runs/search"),
+    *(
+        "/ajax-api/2.0/mlflow/experiments/search",
+        "/api/2.0/mlflow-artifacts/artifacts/1/a%20b",
+        "/api/3.0/mlflow/traces/x",
+        "/v1/traces",
+    ),
+]
+
+
+def test_protocols(instance: Instance, figure: Figure) -> None:
+    put(instance, CLIENT, "/run/public.py")
+    versions = ["TLSv1", "TLSv1_1", "TLSv1_2", "TLSv1_3"]
+    said = json.loads(instance.sh(f"python3 /run/public.py tls {packed(versions)}"))
+    assert all("PROTOCOL_VERSION" in text.upper() for text in said[:2]), said
+    assert said[2].startswith("TLSv1.2 ECDHE-"), said
+    assert said[3].startswith("TLSv1.3 "), said
+    figure(f"TLS: {said[2]}, {said[3]}; 1.0 and 1.1 refused")
+
+
+def test_every_answer_is_for_https_and_for_this_name(instance: Instance) -> None:
+    known, elsewhere, foreign = ask(
+        instance,
+        get("/health"),
+        get("/health", name="127.0.0.1", headers={"Host": "ml.test"}),
+        get("/health", headers={"Host": "other.test"}),
+    )
+    assert known.status == 200
+    assert known.headers["strict-transport-security"] == "max-age=31536000"
+    assert known.json()["headers"]["x-forwarded-proto"] == "https"
+    # Without a name in the handshake, as for an address, the Host alone counts.
+    assert elsewhere.status == 200
+    assert foreign.status == 421
+
+
+def test_plain_http_only_points_to_https(instance: Instance) -> None:
+    moved, foreign = ask(instance, get("/models/iris?a=b", port=80), get("/", port=80, headers={"Host": "other.test"}))
+    assert (moved.status, moved.headers["location"]) == (308, "https://ml.test/models/iris?a=b")
+    assert foreign.status == 421
+
+
+def test_nobody_gets_in_without_signing_in(instance: Instance, figure: Figure) -> None:
+    paths = [path for path in SPELLINGS + NOT_FOR_CLIENTS + KNOWN if "\\" not in path]
+    tracking = ask(instance, *(get(path) for path in paths))
+    assert {answer.status for answer in tracking} <= {400, 401, 403, 404}
+    assert all(answer.status == 401 for path, answer in zip(paths, tracking, strict=True) if path in KNOWN)
+    models = [
+        "/models",
+        "/models/",
+        "/models/iris",
+        "/models/iris/ping",
+        "/models/iris/invocations",
+        "/models/nothing",
+        "/style.css",
+    ]
+    answers = ask(
+        instance, *(get(path) for path in models), *(get(path, port=8000, name="localhost") for path in [*models, "/"])
+    )
+    assert [answer.status for answer in answers] == [401] * 15
+    assert all(
+        "Bearer" in answer.headers["www-authenticate"] or "Basic" in answer.headers["www-authenticate"]
+        for answer in answers
+    )
+    figure(f"without credentials: {len(tracking) + len(answers)} requests, 0 answered by a server")
+
+
+def test_only_known_paths_reach_mlflow(instance: Instance, figure: Figure) -> None:
+    odd = ask(instance, *(get(path, basic="admin:right") for path in SPELLINGS))
+    assert {answer.status for answer in odd} <= {400, 404}, [(a.status, a.body) for a in odd]
+    refused = ask(instance, *(get(path, basic="admin:right") for path in NOT_FOR_CLIENTS))
+    assert {answer.status for answer in refused} <= {403, 404}, [(a.status, a.body) for a in refused]
+    known = ask(instance, *(get(path, basic="admin:right") for path in KNOWN))
+    # The path that was compared is the one that is sent on.
+    assert [(answer.status, answer.json()["path"]) for answer in known] == [(200, path) for path in KNOWN]
+    figure(f"paths: {len(odd)} odd spellings and {len(refused)} unknown ones refused, {len(known)} known ones sent on")
+
+
+def test_keys_open_their_models_alone(instance: Instance, secrets: dict[str, str]) -> None:
+    web, slow, operator = secrets["api_key_web_k1"], secrets["api_key_slow_k1"], secrets["operator_key"]
+    right, other, wrong, every, page, header, listed, misdirected = ask(
+        instance,
+        get("/models/iris/invocations", web, method="POST", body="{}"),
+        get("/models/digits/ping", web),
+        get("/models/iris/ping", web[:-1] + "!"),
+        get("/models/digits/ping", operator),
+        get("/models/iris/ping", basic=f"me:{web}"),
+        get("/models/iris/ping", headers={"X-Api-Key": slow}),
+        get("/models", web),
+        get("/api/2.0/mlflow/runs/search", web),
+    )
+    assert [right.status, every.status, page.status, header.status, listed.status] == [200] * 5
+    assert (other.status, wrong.status, misdirected.status) == (403, 401, 401)
+    for answer in (right, every, page, header):
+        names = {name.lower() for name in answer.json()["headers"]}
+        assert not {"authorization", "x-api-key"} & names
+    log = instance.logs("mlflow-anywhere-edge")
+    assert '"api_client":"web"' in log
+
+
+def test_the_host_has_hashes_and_no_log_has_keys(instance: Instance, secrets: dict[str, str]) -> None:
+    keys = {name: secrets[name] for name in ("api_key_web_k1", "api_key_slow_k1", "operator_key")}
+    table = instance.sh(f"cat {DIRECTORY}/keys.map")
+    assert hashlib.sha256(keys["api_key_web_k1"].encode()).hexdigest() + " web" in table
+    modes = instance.modes(DIRECTORY)
+    assert {modes[f"{DIRECTORY}/{name}.map"] for name in ("keys", "grants", "rates")} == {"0440 10001:0"}
+    assert modes[f"{DIRECTORY}/certificates/edge.pem"].startswith("0400 10001:")
+    for name, key in keys.items():
+        assert instance.leaks(key) == [], name
+        found = instance.sh(
+            f"grep --recursive --files-with-matches --fixed-strings -e {key} /var/lib/mlflow-anywhere /etc || true"
+        )
+        assert found == "", name
+
+
+def test_a_key_changes_hands_without_a_failed_request(
+    instance: Instance, secrets: dict[str, str], figure: Figure
+) -> None:
+    old = secrets["api_key_web_k1"]
+    clients = [{"name": "web", "models": ["iris"], "keys": ["k1", "k2"], "rate": 0}]
+    instance.sh(f"printf %s 'Bearer {old}' >/run/key")
+    with load(instance, path="/models/iris/ping", headers={"Authorization": "@/run/key"}) as result:
+        instance.converge(edge_api_clients=clients)
+        new = (Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets" / "api_key_web_k2").read_text().strip()
+        instance.sh(f"printf %s 'Bearer {new}' >/run/key.new; mv /run/key.new /run/key")
+        time.sleep(0.5)
+        clients[0]["keys"] = ["k2"]
+        instance.converge(edge_api_clients=clients)
+    assert set(result["counts"]) == {"200"}, result["counts"]
+    before, after = ask(instance, get("/models/iris/ping", old), get("/models/iris/ping", new))
+    assert (before.status, after.status) == (401, 200)
+    figure(f"key rotated under load: {result['counts']['200']} requests, 0 failed")
+    instance.converge()
+
+
+def test_a_client_has_its_rate(instance: Instance, secrets: dict[str, str]) -> None:
+    answers = ask(instance, *(get("/models/iris/ping", secrets["api_key_slow_k1"]) for _ in range(25)))
+    assert [answer.status for answer in answers[:20]] == [200] * 20
+    assert answers[-1].status == 429
+    assert answers[-1].headers["retry-after"] == "2"
+    assert ask(instance, get("/models/iris/ping", secrets["api_key_web_k1"]))[0].status == 200
+
+
+def test_guessing_is_slowed_down_for_the_guesser_alone(
+    instance: Instance, secrets: dict[str, str], figure: Figure
+) -> None:
+    wrong = get("/version", basic="admin:wrong", headers={"X-Do": "tracking:deny"})
+    guesses = [answer.status for answer in ask(instance, *([wrong] * 30))]
+    assert guesses.count(401) <= 11
+    assert guesses[-1] == 429
+    blocked, known, local = ask(
+        instance,
+        get("/version", basic="admin:right"),
+        get("/models/iris/ping", secrets["api_key_web_k1"]),
+        get("/version", basic="admin:right", port=5000, name="localhost"),
+    )
+    assert (blocked.status, blocked.headers["retry-after"]) == (429, "60")
+    # Who has a key is no guesser, and the host itself never locks itself out.
+    assert (known.status, local.status) == (200, 200)
+    figure(f"30 wrong passwords: {guesses.count(401)} tried, {guesses.count(429)} refused")
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"platform_bind_address": "0.0.0.0"}, 'platform_bind_address is "0.0.0.0"'),
+        ({"edge_tls": ""}, "edge_tls, which is ''"),
+        ({"platform_auth": False}, "platform_auth: true, which is false"),
+        ({"platform_public_names": []}, "platform_public_names, which is []"),
+        ({"edge_tls": "letsencrypt"}, "edge_tls"),
+        ({"edge_tls": "files", "certificate_file": "/nowhere.pem"}, "cannot be read"),
+        ({"edge_api_clients": [{"name": "web", "models": ["rose"], "keys": ["k1"]}]}, "there is no model 'rose'"),
+    ],
+)
+def test_refused_before_the_first_change(instance: Instance, variables: dict[str, object], said: str) -> None:
+    assert said in instance.refusal("refuse.yml", **variables)

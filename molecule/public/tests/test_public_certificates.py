@@ -1,0 +1,130 @@
+"""The edge's certificate: brought along, and from an ACME server, renewed while requests go on."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from instance import Instance, wait_until
+from public.traffic import ask, get, load
+
+Figure = Callable[[str], None]
+STATE = "/var/lib/mlflow-anywhere/certificate"
+SERVED = "openssl s_client -connect 127.0.0.1:443 -servername ml.test </dev/null 2>/dev/null | openssl x509 -noout"
+SECONDS = 30
+# The ACME server of Debian, which asks port 80 of the instance for the challenge, by name and by address.
+PEBBLE = {
+    "pebble": {
+        "listenAddress": "0.0.0.0:14000",
+        "managementListenAddress": "0.0.0.0:15000",
+        "certificate": "/pebble/edge.pem",
+        "privateKey": "/pebble/edge.pem",
+        "httpPort": 80,
+        "tlsPort": 443,
+        "ocspResponderURL": "",
+        "certificateValidityPeriod": SECONDS,
+    }
+}
+
+
+def served(instance: Instance, what: str = "-serial") -> str:
+    """What a new connection is shown."""
+    return instance.sh(f"{SERVED} {what}").strip()
+
+
+def start_pebble(instance: Instance, address: str) -> Path:
+    """Run the ACME server; return the file with the certificate that its own is checked against."""
+    settings = base64.b64encode(json.dumps(PEBBLE).encode()).decode()
+    command = (
+        "mkdir -p /run/pebble /run/authority && chown 10001 /run/pebble /run/authority"
+        f" && echo {settings} | base64 --decode >/run/pebble/pebble.json"
+        r" && printf 'FROM mlflow-anywhere/base:13\nUSER root\nRUN apt-get update -qq && apt-get install -y -qq --no-install-recommends pebble\n'"
+        " | docker build --quiet --network host --tag pebble - >/dev/null"
+        f" && docker run --rm --network none --user 10001 --volume {STATE}/selfsigned.py:/selfsigned.py:ro --volume /run/authority:/state"
+        " --volume /run/pebble:/certificates mlflow-anywhere/base:13 python3 /selfsigned.py always pebble"
+        f" && docker run --detach --name pebble --network mlflow-anywhere --user 10001 --add-host ml.test:{address} --env PEBBLE_VA_NOSLEEP=1"
+        " --volume /run/pebble:/pebble:ro pebble pebble -config /pebble/pebble.json"
+    )
+    instance.sh(f"docker rm --force pebble 2>/dev/null; {command}")
+    file = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "pebble-ca.pem"
+    file.write_text(instance.sh("cat /run/authority/ca.pem"))
+    return file
+
+
+def test_files_of_the_control_machine(instance: Instance, tmp_path: Path, figure: Figure) -> None:
+    certificate, key = tmp_path / "own.pem", tmp_path / "own.key"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
+    names = "subjectAltName=DNS:*.test,IP:127.0.0.1"
+    subprocess.run([*command, "-days", "9", "-subj", "/CN=own", "-addext", names], check=True, capture_output=True)
+    own = {"edge_tls": "files", "certificate_file": str(certificate), "certificate_key_file": str(key)}
+    with load(instance, path="/health", ca="") as result:
+        assert instance.converge(**own).changed > 0
+        wait_until(lambda: "CN = own" in served(instance, "-subject"), 10, "the edge shows another certificate")
+    assert set(result["counts"]) == {"200"}, result["counts"]
+    assert instance.converge(**own).changed == 0
+    said = instance.refusal("refuse.yml", **own, platform_public_names=["ml.example"])
+    assert "is not for ml.example" in said
+    figure(f"certificate replaced under load: {result['counts']['200']} requests, 0 failed")
+
+
+def test_acme_for_a_name_and_an_address(instance: Instance, figure: Figure) -> None:
+    address = str(ipaddress.ip_address(instance.sh("hostname -I").split()[0]))
+    authority = start_pebble(instance, address)
+    acme: dict[str, Any] = {
+        "edge_tls": "acme",
+        "platform_public_names": ["ml.test", address],
+        "certificate_acme_directory": "https://pebble:14000/dir",
+        "certificate_acme_ca": str(authority),
+    }
+    with load(instance, path="/health", ca="") as result:
+        instance.converge(**acme)
+        wait_until(lambda: "Pebble" in served(instance, "-issuer"), 10, "the certificate is not the ACME server's")
+        names = served(instance, "-ext subjectAltName")
+        assert "DNS:ml.test" in names
+        assert f"IP Address:{address}" in names
+        shown = {served(instance)}
+
+        def renewed() -> bool:
+            shown.add(served(instance))
+            return len(shown) == 3
+
+        seconds = wait_until(renewed, 3 * SECONDS, "the certificate was not renewed twice")
+    assert set(result["counts"]) == {"200"}, result["counts"]
+    figure(
+        f"ACME for a name and an address, 2 renewals in {seconds:.0f} s: {result['counts']['200']} requests, 0 failed"
+    )
+    # Without the ACME server the old one serves on; the log says why, and the container tries again.
+    instance.sh("docker network disconnect mlflow-anywhere pebble")
+    wait_until(
+        lambda: "the old one serves on" in instance.logs("mlflow-anywhere-acme"), 2 * SECONDS, "nobody has noticed"
+    )
+    assert ask(instance, get("/health", port=5000, name="localhost"))[0].status == 200
+    last = served(instance)
+    instance.sh("docker network connect mlflow-anywhere pebble")
+    wait_until(lambda: served(instance) != last, 2 * SECONDS + 30, "the certificate was not renewed again")
+
+
+def test_back_to_the_own_authority(instance: Instance) -> None:
+    before = instance.sh(f"sha256sum {STATE}/ca.pem")
+    instance.converge()
+    assert instance.sh(f"sha256sum {STATE}/ca.pem") == before
+    assert "mlflow-anywhere-acme" not in instance.containers()
+    wait_until(lambda: "mlflow-anywhere" in served(instance, "-issuer"), 10, "the edge shows another certificate")
+    assert ask(instance, get("/health"))[0].status == 200
