@@ -256,7 +256,7 @@ class Shell:
 
     def run(self, command: str) -> SimpleNamespace:
         done = self.container.exec_run(["sh", "-c", command], demux=True)
-        output, errors = ((part or b"").decode(errors="replace") for part in done.output)
+        output, errors = (part.decode(errors="replace") if isinstance(part, bytes) else "" for part in done.output)
         return SimpleNamespace(rc=done.exit_code, stdout=output, stderr=errors)
 
 
