@@ -93,6 +93,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.engine import Engine, EngineError, socket_path
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+# Names in one answer of the registry, which allows 1000.
+PAGE = 500
 
 
 class RegistryError(Exception):
@@ -159,9 +161,15 @@ class Registry:
 
     def images(self, prefix: str) -> list[str]:
         """Return all images whose names begin so."""
-        _, catalogue = self._ask("_catalog?n=10000")
-        found = []
-        for name in (catalogue or {}).get("repositories") or []:
+        found, names, last = [], list[str](), ""
+        while True:
+            _, catalogue = self._ask(f"_catalog?{urlencode({'n': PAGE, 'last': last})}")
+            page = (catalogue or {}).get("repositories") or []
+            names += page
+            if len(page) < PAGE:
+                break
+            last = page[-1]
+        for name in names:
             if name.startswith(prefix):
                 _, listed = self._ask(f"{name}/tags/list")
                 found += [f"{name}:{tag}" for tag in (listed or {}).get("tags") or []]
@@ -298,7 +306,9 @@ def main() -> None:
     login = (params["registry"], params["username"], params["password"])
     if module.check_mode and not Path(params["ca_path"]).exists():
         # A dry run of hosts that have no registry yet.
-        module.exit_json(changed=bool(params["images"]), digests=dict.fromkeys(params["images"], ""), moved=params["images"])
+        module.exit_json(
+            changed=bool(params["images"]), digests=dict.fromkeys(params["images"], ""), moved=params["images"]
+        )
     act = trim if params["state"] in ("trimmed", "dropped") else distribute
     try:
         registry = Registry(*login, params["ca_path"], params["timeout"])
