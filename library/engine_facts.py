@@ -50,6 +50,16 @@ engine:
     manager:
       description: Whether the host is a manager of it.
       type: bool
+    node:
+      description: The C(id) and C(address) of the host in its Swarm, the addresses of its C(managers) and the engine's C(error).
+      type: dict
+    nodes:
+      description:
+        - What a manager knows of every node, C(id), C(hostname), C(address), C(role), C(labels), C(availability) and C(state).
+      type: list
+    volumes:
+      description: Names of the volumes.
+      type: list
     root_dir:
       description: Where the engine keeps images and volumes.
       type: str
@@ -170,14 +180,35 @@ def images(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def nodes(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what matters of the nodes of a Swarm."""
+    return [
+        {
+            "id": node["ID"],
+            "hostname": node["Description"].get("Hostname", ""),
+            "address": node["Status"].get("Addr", ""),
+            "state": node["Status"].get("State", ""),
+            "role": node["Spec"].get("Role", ""),
+            "availability": node["Spec"].get("Availability", ""),
+            "labels": node["Spec"].get("Labels") or {},
+        }
+        for node in listed
+    ]
+
+
 def facts(path: str, usage_label: str = "") -> dict[str, Any]:
     """Return what the module tells."""
     engine = Engine(path, TIMEOUT)
     info: dict[str, Any] = {}
     listed: dict[str, list[dict[str, Any]]] = {"images": [], "networks": [], "containers": []}
+    volumes: list[dict[str, Any]] = []
+    members: list[dict[str, Any]] = []
     with contextlib.suppress(EngineError):
         info = engine.get("/info") or {}
         listed = {kind: engine.get(f"/{kind}" if kind == "networks" else f"/{kind}/json") or [] for kind in listed}
+        volumes = (engine.get("/volumes") or {}).get("Volumes") or []
+        if (info.get("Swarm") or {}).get("ControlAvailable"):
+            members = engine.get("/nodes") or []
     used: dict[str, Any] = {}
     if usage_label and info:
         with contextlib.suppress(EngineError):
@@ -189,6 +220,14 @@ def facts(path: str, usage_label: str = "") -> dict[str, Any]:
         "version": info.get("ServerVersion", ""),
         "swarm": swarm.get("LocalNodeState", ""),
         "manager": bool(swarm.get("ControlAvailable")),
+        "node": {
+            "id": swarm.get("NodeID", ""),
+            "address": swarm.get("NodeAddr", ""),
+            "managers": [manager["Addr"].rpartition(":")[0] for manager in swarm.get("RemoteManagers") or []],
+            "error": swarm.get("Error", ""),
+        },
+        "nodes": nodes(members),
+        "volumes": sorted(volume["Name"] for volume in volumes),
         "root_dir": root_dir,
         "images": images(listed["images"]),
         "networks": {

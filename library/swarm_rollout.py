@@ -43,6 +43,15 @@ options:
     type: list
     elements: str
     default: []
+  registry:
+    description: Address and port of a registry that the nodes get images from. Its credentials go to the nodes with each service.
+    type: str
+  username:
+    description: User of O(registry).
+    type: str
+  password:
+    description: Password of O(username). A label of the services tells a changed one.
+    type: str
   timeout:
     description: Seconds that the rollout of one service may take.
     type: int
@@ -137,6 +146,7 @@ removed:
   type: list
 """
 
+import base64
 import hashlib
 import http
 import json
@@ -204,8 +214,11 @@ class Engine(Protocol):
 class DockerEngine:
     """A Docker engine, over its socket."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, login: dict[str, str] | None = None) -> None:
         self._api = api
+        self._headers = (
+            {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(login).encode()).decode()} if login else {}
+        )
 
     def services(self) -> list[JSON]:
         """Return all services."""
@@ -228,7 +241,7 @@ class DockerEngine:
     def create(self, spec: JSON) -> str:
         """Create a service and return its id; somebody else may have done so."""
         try:
-            return str(self._api.post("/services/create", spec)["ID"])
+            return str(self._api.post("/services/create", spec, self._headers)["ID"])
         except EngineError as error:
             if error.status != http.HTTPStatus.CONFLICT:
                 raise
@@ -237,7 +250,7 @@ class DockerEngine:
     def update(self, service_id: str, version: int, spec: JSON) -> bool:
         """Put a specification into force; False if somebody else was faster."""
         try:
-            self._api.post(f"/services/{service_id}/update?version={version}", spec)
+            self._api.post(f"/services/{service_id}/update?version={version}", spec, self._headers)
         except EngineError as error:
             if "out of sequence" in str(error):
                 return False
@@ -304,6 +317,9 @@ class Rollout:
         self.engine = engine
         self.name = str(spec["Name"])
         self.spec = spec
+        if current:
+            # How often its tasks were replaced by force, to empty a host for instance, is nothing to undo.
+            self.spec["TaskTemplate"].setdefault("ForceUpdate", self._forced(current))
         self.replicas = int(((spec.get("Mode") or {}).get("Replicated") or {}).get("Replicas", 1))
         self.options = options
         self.clock = clock
@@ -364,10 +380,8 @@ class Rollout:
         running = self._running(service)
         if state in ("paused", "rollback_paused") and not self.sent:
             # An earlier update stopped half-way; the same specification again takes it up.
-            self.sent = self._update(
-                service,
-                self.spec | {"TaskTemplate": self.spec["TaskTemplate"] | {"ForceUpdate": self._forced(service) + 1}},
-            )
+            self.spec["TaskTemplate"]["ForceUpdate"] = self._forced(service) + 1
+            self.sent = self._update(service, self.spec)
             return False
         if running >= self.replicas and state not in UNDER_WAY:
             self._end(service, "")
@@ -599,16 +613,24 @@ def main() -> None:
             },
             "prune_labels": {"type": "dict", "default": {}},
             "keep": {"type": "list", "elements": "str", "default": []},
+            "registry": {"type": "str"},
+            "username": {"type": "str"},
+            "password": {"type": "str", "no_log": True},
             "timeout": {"type": "int", "default": 300},
             "give_up_after": {"type": "int", "default": 3},
             "parallel": {"type": "int", "default": 3},
             "log_lines": {"type": "int", "default": 40},
             "fail": {"type": "bool", "default": True},
         },
+        required_together=[("registry", "username", "password")],
         supports_check_mode=True,
     )
+    login = None
+    if module.params["registry"]:
+        login = {key: str(module.params[key]) for key in ("username", "password")}
+        login["serveraddress"] = str(module.params["registry"])
     try:
-        result = converge(DockerEngine(Api(socket_path())), module.params, check_mode=module.check_mode)
+        result = converge(DockerEngine(Api(socket_path()), login), module.params, check_mode=module.check_mode)
     except EngineError as error:
         module.fail_json(msg=f"The services cannot be rolled out: {error}")
     failed = result["failed_services"]

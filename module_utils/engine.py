@@ -41,11 +41,12 @@ class Engine(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
 
-    def ask(self, method: str, path: str, document: Any = None) -> bytes:
+    def ask(self, method: str, path: str, document: Any = None, headers: dict[str, str] | None = None) -> bytes:
         """Return what the engine answers; raise EngineError where it refuses or nobody answers."""
         body = None if document is None else json.dumps(document)
+        sent = (headers or {}) | ({"Content-Type": "application/json"} if body else {})
         try:
-            self.request(method, path, body=body, headers={"Content-Type": "application/json"} if body else {})
+            self.request(method, path, body=body, headers=sent)
             answer = self.getresponse()
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -68,9 +69,9 @@ class Engine(http.client.HTTPConnection):
                 return None
             raise
 
-    def post(self, path: str, document: Any = None) -> Any:
+    def post(self, path: str, document: Any = None, headers: dict[str, str] | None = None) -> Any:
         """Send a document and return the engine's, None where it has nothing to say."""
-        text = self.ask("POST", path, document)
+        text = self.ask("POST", path, document, headers)
         return self._document(text) if text.strip() else None
 
     def _document(self, text: bytes) -> Any:

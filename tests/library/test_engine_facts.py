@@ -15,7 +15,13 @@ from library import engine_facts
 ANSWERS = {
     "/info": {
         "ServerVersion": "26.1.5",
-        "Swarm": {"LocalNodeState": "active", "ControlAvailable": True},
+        "Swarm": {
+            "LocalNodeState": "active",
+            "ControlAvailable": True,
+            "NodeID": "one",
+            "NodeAddr": "10.0.0.1",
+            "RemoteManagers": [{"NodeID": "one", "Addr": "10.0.0.1:2377"}, {"NodeID": "two", "Addr": "[fd00::2]:2377"}],
+        },
         "DockerRootDir": "/var/lib/docker/that/is/not/there",
     },
     "/images/json": [
@@ -23,6 +29,16 @@ ANSWERS = {
         {"Id": "sha256:2", "Created": 3, "RepoTags": ["ours/runtime:2", "ours/runtime:latest"]},
         {"Id": "sha256:3", "Created": 2, "RepoTags": ["<none>:<none>"]},
         {"Id": "sha256:4", "Created": 4, "RepoTags": None},
+    ],
+    "/volumes": {"Volumes": [{"Name": "ours-postgres"}, {"Name": "another"}]},
+    "/nodes": [
+        {
+            "ID": "one",
+            "Description": {"Hostname": "a"},
+            "Status": {"State": "ready", "Addr": "10.0.0.1"},
+            "Spec": {"Role": "manager", "Availability": "active", "Labels": {"ours": "true"}},
+        },
+        {"ID": "two", "Description": {}, "Status": {"State": "unknown"}, "Spec": {}},
     ],
     "/networks": [{"Name": "ours", "Driver": "overlay", "Scope": "swarm", "Attachable": True, "Labels": {}}],
     "/containers/json": [
@@ -81,6 +97,21 @@ def test_what_the_engine_has(engine: str) -> None:
     ]
     assert found["networks"] == {"ours": {"driver": "overlay", "scope": "swarm", "attachable": True}}
     assert found["ports"] == {"edge": [5000], "inner": []}
+
+
+def test_the_swarm_of_the_engine(engine: str) -> None:
+    found = engine_facts.facts(engine)
+    assert found["node"] == {
+        "id": "one",
+        "address": "10.0.0.1",
+        "managers": ["10.0.0.1", "[fd00::2]"],
+        "error": "",
+    }
+    first, second = found["nodes"]
+    assert (first["hostname"], first["address"], first["state"]) == ("a", "10.0.0.1", "ready")
+    assert (first["role"], first["availability"], first["labels"]) == ("manager", "active", {"ours": "true"})
+    assert (second["id"], second["state"], second["labels"]) == ("two", "unknown", {})
+    assert found["volumes"] == ["another", "ours-postgres"]
 
 
 def test_no_engine(tmp_path: Path) -> None:

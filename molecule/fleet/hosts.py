@@ -1,0 +1,77 @@
+"""What tests of several hosts ask: where replicas run, runs over all hosts, and a client's view through one edge."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import testinfra
+from instance import Instance
+
+NAMES = ("ma-fleet-one", "ma-fleet-two", "ma-fleet-three")
+SERVICE = "mlflow-anywhere-model-factor"
+NUMBERS = {"inputs": [[0.1, 0.2], [1e-3, 1 / 3]]}
+PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+
+
+def hosts() -> list[Instance]:
+    """All three hosts."""
+    return [Instance(testinfra.get_host(f"docker://{name}")) for name in NAMES]
+
+
+def replicas(manager: Instance) -> Counter[str]:
+    """How many replicas are healthy, by host, as far as the manager knows and wants them to go on."""
+    listed = manager.sh(
+        f"docker service ps --filter desired-state=running --format '{{{{.Node}}}} {{{{.CurrentState}}}}' {SERVICE}"
+    )
+    return Counter(line.split()[0] for line in listed.splitlines() if line.split()[1] == "Running")
+
+
+def states(manager: Instance) -> dict[str, tuple[str, str, str]]:
+    """State, availability and role of every node."""
+    ids = manager.sh("docker node ls --quiet").split()
+    nodes: list[dict[str, Any]] = json.loads(manager.sh(f"docker node inspect {' '.join(ids)}"))
+    return {
+        node["Description"]["Hostname"]: (node["Status"]["State"], node["Spec"]["Availability"], node["Spec"]["Role"])
+        for node in nodes
+    }
+
+
+def play(playbook: str, inventory: Path | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the product over all hosts, however it ends."""
+    chosen = inventory or Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+    return subprocess.run(
+        ["ansible-playbook", "--inventory", str(chosen), "--extra-vars", json.dumps(variables), str(PLAYBOOKS / playbook)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"},
+    )
+
+
+def changes(playbook: str, **variables: Any) -> int:
+    """How much a run that must succeed changed."""
+    ran = play(playbook, **variables)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return sum(map(int, re.findall(r"\bchanged=(\d+)", ran.stdout)))
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str, since: float | None = None) -> float:
+    """Seconds from `since`, or now, until the condition was true."""
+    began = time.monotonic() if since is None else since
+    while not condition():
+        assert time.monotonic() - began < seconds, f"after {seconds:.0f} s {what}"
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def docker(*arguments: str) -> None:
+    """Do something to a host from outside: the test host's engine runs it."""
+    subprocess.run(["docker", *arguments], check=True, capture_output=True)

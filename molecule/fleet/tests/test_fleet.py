@@ -1,0 +1,181 @@
+"""Three hosts in one Swarm: who does what, and what clients notice when a host dies, is cut off, drained, and comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from edge.traffic import ask, load, request
+from fleet.hosts import NAMES, NUMBERS, changes, docker, hosts, play, replicas, states, until
+from instance import Instance
+
+testinfra_hosts = ["ansible://ma-fleet-one"]
+ONE, TWO, THREE = NAMES
+REGISTRY = "10.213.7.11:5443"
+SPREAD = dict.fromkeys(NAMES, 1)
+PATH = "/models/factor/invocations"
+
+
+@pytest.fixture
+def two() -> Instance:
+    """The host whose edge the clients use: it stays when others go."""
+    return hosts()[1]
+
+
+@pytest.fixture
+def lost() -> Iterator[Instance]:
+    """The host that goes away; every test leaves it in service, with its share of the replicas."""
+    host = hosts()[2]
+    manager = hosts()[0]
+    yield host
+    docker("start", THREE)
+    until(lambda: states(manager)[THREE][0] == "ready", 60, "the host is not back in the Swarm")
+
+
+def test_every_host_is_what_its_groups_say(instance: Instance) -> None:
+    assert states(instance) == {
+        ONE: ("ready", "active", "manager"),
+        TWO: ("ready", "active", "worker"),
+        THREE: ("ready", "active", "worker"),
+    }
+    for number, name in enumerate(NAMES):
+        labels = instance.inspect(name)[0]["Spec"]["Labels"]
+        assert labels.get("mlflow-anywhere.serving") == "true"
+        assert labels.get("mlflow-anywhere.tracking") == ("true" if number == 0 else None)
+
+
+def test_replicas_are_spread_over_the_hosts(instance: Instance) -> None:
+    assert replicas(instance) == SPREAD
+    image = instance.inspect("mlflow-anywhere-model-factor")[0]["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+    assert image.startswith(f"{REGISTRY}/mlflow-anywhere/model-factor:v1-")
+    assert "@sha256:" in image
+
+
+def test_every_edge_answers_the_same(instance: Instance, two: Instance) -> None:
+    for edge in (instance, two):
+        [listed, *replies] = ask(edge, request("/models"), *[request("/models/factor/ping")] * 12)
+        assert {reply.status for reply in replies} == {200}
+        assert [(model["name"], model["version"]) for model in listed.json()] == [("factor", "1")]
+        assert edge.http("http://127.0.0.1:5000/version").body == "3.17.2"
+    assert hosts()[2].http("http://127.0.0.1:8000/models").status == 0
+
+
+def test_the_swarm_listens_on_private_addresses_alone() -> None:
+    for number, host in enumerate(hosts(), 1):
+        listening = {
+            line.split()[3] for line in host.sh("ss -Hltn").splitlines() if line.split()[3].endswith((":2377", ":7946", ":5443"))
+        }
+        own = {f"10.213.7.1{number}:7946"}
+        assert listening - {f"10.213.7.1{number}:5443"} == own | ({"10.213.7.11:2377"} if number == 1 else set())
+
+
+def test_the_registry_wants_a_password(two: Instance, secrets: dict[str, str]) -> None:
+    url = f"https://{REGISTRY}/v2/_catalog"
+    assert two.http(url).status == 401
+    assert two.http(url, auth=("mlflow-anywhere", "wrong")).status == 401
+    answer = two.http(url, auth=("mlflow-anywhere", secrets["registry_password"]))
+    assert "mlflow-anywhere/model-factor" in answer.json()["repositories"]
+
+
+def test_the_registry_is_trusted_by_the_authority_of_the_platform_alone(two: Instance) -> None:
+    program = (
+        "import ssl, sys, urllib.error, urllib.request as u\n"
+        "context = ssl.create_default_context(cafile=sys.argv[1] if len(sys.argv) > 1 else None)\n"
+        f"try: u.urlopen('https://{REGISTRY}/v2/', context=context)\n"
+        "except urllib.error.HTTPError as error: print(error.code)\n"
+        "except urllib.error.URLError as error: print(error.reason)\n"
+    )
+    assert two.sh(f'python3 -c "{program}" /etc/docker/certs.d/{REGISTRY}/ca.crt').strip() == "401"
+    assert "CERTIFICATE_VERIFY_FAILED" in two.sh(f'python3 -c "{program}"')
+
+
+def test_secrets_stand_in_no_readable_place(secrets: dict[str, str]) -> None:
+    chosen = {name: secrets[name] for name in ("registry_password", "postgres_password")}
+    keys = {name: text.splitlines()[1] for name, text in secrets.items() if name.endswith(".key")}
+    assert len(keys) == 2
+    for host in hosts():
+        assert {name: host.leaks(value) for name, value in (chosen | keys).items()} == dict.fromkeys(chosen | keys, [])
+    tokens = hosts()[0].sh("docker swarm join-token --quiet worker; docker swarm join-token --quiet manager").split()
+    logs = "".join(path.read_text() for path in Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]).glob(".cache/molecule/fleet.log"))
+    assert [token for token in tokens if token in logs or hosts()[1].leaks(token)] == []
+    directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets"
+    assert {path.stat().st_mode & 0o777 for path in directory.glob("*.key")} == {0o600}
+
+
+def test_a_host_dies_and_nobody_notices(instance: Instance, two: Instance, lost: Instance) -> None:
+    with load(two, PATH, NUMBERS, pause=0.05) as traffic:
+        docker("kill", lost.name)
+        seconds = until(
+            lambda: (counts := replicas(instance)).total() == 3 and not counts[THREE], 60, "replicas are missing"
+        )
+        docker("start", lost.name)
+        back = until(lambda: states(instance)[THREE][0] == "ready", 90, "the host is not back in the Swarm")
+        assert changes("serve.yml") > 0
+    print(f"host killed: {len(traffic.failed)} of {traffic.sent} failed, {seconds:.1f} s until 3 replicas, back in {back:.1f} s")
+    assert traffic.failed == []
+    assert seconds <= 30
+    assert replicas(instance) == SPREAD
+    assert changes("serve.yml") == 0
+
+
+def test_a_host_is_cut_off_and_comes_back(instance: Instance, two: Instance, lost: Instance) -> None:
+    with load(two, PATH, NUMBERS, pause=0.05) as traffic:
+        lost.sh("iptables -I INPUT -i eth0 -j DROP; iptables -I OUTPUT -o eth0 -j DROP")
+        began = time.monotonic()
+        seconds = until(
+            lambda: (counts := replicas(instance)).total() == 3 and not counts[THREE], 60, "replicas are missing"
+        )
+        time.sleep(max(0.0, began + 30 - time.monotonic()))
+        lost.sh("iptables -D INPUT -i eth0 -j DROP; iptables -D OUTPUT -o eth0 -j DROP")
+        healed = until(
+            lambda: states(instance)[THREE][0] == "ready" and not lost.sh("docker ps -q --filter name=model-factor"),
+            60, "the host is not back in the Swarm",
+        )  # fmt: skip
+    print(f"host cut off for 30 s: {len(traffic.failed)} of {traffic.sent} failed, {seconds:.1f} s until 3 replicas, healed in {healed:.1f} s")
+    assert traffic.failed == []
+    assert seconds <= 30
+    assert healed <= 10
+
+
+def test_a_host_is_drained_and_brought_back_and_nobody_notices(instance: Instance, two: Instance) -> None:
+    assert changes("drain.yml", host=THREE, state="active") > 0, "it had no share after it was cut off"
+    assert replicas(instance) == SPREAD
+    with load(two, PATH, NUMBERS, pause=0.05) as traffic:
+        changes("drain.yml", host=THREE)
+        assert replicas(instance).total() == 3
+        assert replicas(instance)[THREE] == 0
+        assert states(instance)[THREE] == ("ready", "drain", "worker")
+        changes("drain.yml", host=THREE, state="active")
+        assert replicas(instance) == SPREAD
+    print(f"drained and brought back: {len(traffic.failed)} of {traffic.sent} failed")
+    assert traffic.failed == []
+    assert changes("drain.yml", host=THREE, state="active") == 0
+
+
+def test_the_host_of_the_data_cannot_be_removed() -> None:
+    ran = play("remove_host.yml", host=ONE)
+    assert ran.returncode != 0
+    assert "holds the database" in " ".join(ran.stdout.split())
+    ran = play("drain.yml")
+    assert 'host is ""; allowed is one of' in " ".join(ran.stdout.split())
+
+
+def test_the_data_is_not_moved_by_a_changed_inventory(tmp_path: Path) -> None:
+    source = Path(os.environ["MOLECULE_INVENTORY_FILE"])
+    moved = tmp_path / "inventory"
+    shutil.copytree(source.parent, moved, symlinks=False)
+    inventory = yaml.safe_load(source.read_text())
+    groups = inventory["all"]["children"]
+    groups["managers"]["hosts"] = {TWO: groups["serving"]["hosts"][TWO]}
+    groups["tracking"]["hosts"] = {TWO: groups["serving"]["hosts"][TWO]}
+    (moved / source.name).write_text(yaml.safe_dump(inventory))
+    ran = play("preflight.yml", moved)
+    output = " ".join(ran.stdout.split())
+    assert ran.returncode != 0
+    assert f"group tracking of the inventory names {TWO}, but {ONE} holds the data" in output
+    assert ran.stdout.count("changed=0") == 3
