@@ -10,6 +10,10 @@ from pathlib import Path
 import ansible.module_utils
 import pytest
 
+from tests.cloud.fixtures import cloud, naps, run, url
+
+__all__ = ["cloud", "listen", "naps", "run", "url"]
+
 # Ansible ships the directory with a module; here it is found where Ansible would put it.
 ansible.module_utils.__path__.append(str(Path(__file__).parents[2] / "module_utils"))
 

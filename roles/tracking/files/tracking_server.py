@@ -1,27 +1,38 @@
 """MLflow's tracking server in one process, with its secrets read from files.
 
 `mlflow server` hands its settings to the processes it starts in environment variables, secrets among them, and stays as a parent
-that takes 200 MB. This module does the same work in the serving process: wait for the database, check its schema, serve.
+that takes 200 MB. This module does the same work in the serving process: wait for the database, check its schema, serve. Beside MLflow's
+application it answers `GET /ready`, and, where users sign in, who they are is applied by the module accounts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from collections.abc import Awaitable, Callable, MutableMapping
+
     from sqlalchemy import Engine
+
+    Message = MutableMapping[str, Any]
+    Application = Callable[
+        [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+    ]
 
 # MLflow reads these from the environment alone. Set inside the process, they do not appear in /proc/PID/environ.
 SECRET_ENVIRONMENT = Path("/run/secrets/environment.json")
 DATABASE_WAIT_SECONDS = 60.0
+AUTH_CONFIG = Path("/run/secrets/auth.ini")
+READY_SECONDS = 3.0
 
 logger = logging.getLogger("tracking_server")
 
@@ -105,12 +116,91 @@ def server_environment(uri: str, artifacts: str) -> dict[str, str]:
     }
 
 
-def create_app() -> FastAPI:
+class Ready:
+    """Answers `GET /ready` with 200 while the database answers, else 503; all else goes to MLflow's application.
+
+    MLflow has no such question: /health does not ask the database, and all others want a user. Outside its application, so that neither
+    its users nor its check of host names are in the way; the edge lets no client ask.
+    """
+
+    def __init__(self, app: Application, question: Callable[[], object]) -> None:
+        self.app, self.question = app, question
+        self.asking: asyncio.Task[object] | None = None
+
+    async def __call__(
+        self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        if scope["type"] != "http" or scope["path"] != "/ready":
+            await self.app(scope, receive, send)
+            return
+        ready = await self.ready()
+        body = json.dumps({"ready": ready}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200 if ready else 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def ready(self) -> bool:
+        """Ask the database; a question that is still under way is not asked a second time."""
+        if self.asking is None or self.asking.done():
+            self.asking = asyncio.create_task(asyncio.to_thread(self.question))
+        try:
+            await asyncio.wait_for(asyncio.shield(self.asking), READY_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
+            logger.warning("Not ready: %s", str(error).partition("\n")[0] or "the database does not answer")
+            return False
+        return True
+
+
+def apply_accounts() -> dict[str, Any]:
+    """Make MLflow's users what the inventory declares, and forget who signed in before."""
+    import accounts
+    from mlflow.server import auth
+    from mlflow.server.handlers import _get_tracking_store
+
+    def experiment_id(name: str) -> str | None:
+        found = _get_tracking_store().get_experiment_by_name(name)
+        return found.experiment_id if found else None
+
+    try:
+        result = accounts.apply(auth.store, json.loads(accounts.WANTED.read_text()), experiment_id)
+    except Exception as error:
+        logger.exception("The users could not be applied")
+        return {"error": f"{type(error).__name__}: {error}"}
+    if auth._USER_AUTH_CACHE is not None:
+        with auth._USER_AUTH_CACHE_LOCK:
+            auth._USER_AUTH_CACHE.clear()
+    for change in result["changes"]:
+        logger.info("User %s", change)
+    return dict(result)
+
+
+def authenticated_app() -> Application:
+    """Return MLflow's application that lets nobody in without signing in."""
+    import accounts
+
+    os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(AUTH_CONFIG)
+    # MLflow makes the first user from these, once; from then on, and for all others, the declared ones are applied.
+    first = json.loads(accounts.WANTED.read_text())[0]
+    os.environ.update(MLFLOW_AUTH_ADMIN_USERNAME=first["name"], MLFLOW_AUTH_ADMIN_PASSWORD=first["password"])
+    from mlflow.server.auth import create_app as create
+
+    app: Application = create()
+    threading.Thread(target=accounts.listen, args=(os.getpid(), apply_accounts), daemon=True).start()
+    return app
+
+
+def create_app() -> Application:
     """Return MLflow's application; every worker process calls this once."""
     load_secrets()
-    from mlflow.server.fastapi_app import app
+    from mlflow.server.handlers import _get_tracking_store
 
-    return app
+    if os.environ.get("TRACKING_AUTH") == "true":
+        app = authenticated_app()
+    else:
+        from mlflow.server.fastapi_app import app as open_app
+
+        app = open_app
+    return Ready(app, lambda: _get_tracking_store().search_experiments(max_results=1))
 
 
 def main() -> int:
