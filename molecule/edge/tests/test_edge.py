@@ -67,7 +67,7 @@ def test_is_back_within_seconds_of_its_death(instance: Instance) -> None:
     instance.sh(f"kill -9 {edge['Pid']}")
     began = time.monotonic()
     while not all(
-        reply.status == 200 for reply in ask(instance, request("/models/iris/ping"), request("/v", port=5000))
+        reply.status == 200 for reply in ask(instance, request("/models/iris/ping"), request("/version", port=5000))
     ):
         assert time.monotonic() - began < 30
         time.sleep(0.1)
