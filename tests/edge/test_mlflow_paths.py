@@ -37,8 +37,8 @@ def routers(routes: Any) -> Iterator[str]:
     for route in routes:
         inner = getattr(route, "original_router", None)
         if inner is not None:
-            yield from routers(inner.routes)
-        elif getattr(route, "path", ""):
+            yield from (route.include_context.prefix + path for path in routers(inner.routes))
+        elif hasattr(route, "path"):
             yield route.path
 
 
@@ -47,7 +47,7 @@ def table() -> list[str]:
     """Every route of the tracking server, its parameters replaced by a letter."""
     server = pytest.importorskip("mlflow.server")
     fastapi = pytest.importorskip("mlflow.server.fastapi_app")
-    found = {rule.rule for rule in server.app.url_map.iter_rules()} | set(routers(fastapi.app.routes))
+    found = {rule.rule for rule in server.app.url_map.iter_rules()} | set(routers(fastapi.app.routes)) - {""}
     return sorted({re.sub(r"<[^>]*>|\{[^}]*\}", "x", path) for path in found})
 
 
