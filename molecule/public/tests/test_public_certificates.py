@@ -42,7 +42,8 @@ def start_pebble(instance: Instance, address: str) -> Path:
     """Run the ACME server; return the file with the certificate that its own is checked against."""
     settings = base64.b64encode(json.dumps(PEBBLE).encode()).decode()
     command = (
-        "mkdir -p /run/pebble /run/authority && chown 10001 /run/pebble /run/authority"
+        # It forgets its accounts with its process; so must its client.
+        f"rm -rf {STATE}/acme && mkdir -p /run/pebble /run/authority && chown 10001 /run/pebble /run/authority"
         f" && echo {settings} | base64 --decode >/run/pebble/pebble.json"
         r" && printf 'FROM mlflow-anywhere/base:13\nUSER root\nRUN apt-get update -qq && apt-get install -y -qq --no-install-recommends pebble\n'"
         " | docker build --quiet --network host --tag pebble - >/dev/null"
