@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -97,6 +98,21 @@ def test_users_that_are_no_longer_declared_go_and_others_stay(store: Any) -> Non
     assert apply(store, user("ana")) == {"changes": [], "warnings": []}
 
 
+def test_what_was_taken_by_hand_is_given_again(store: Any) -> None:
+    """MLflow keeps a role whose user is removed; the user of the same name that comes after is another one."""
+    wanted = user("ana", models={"iris": "READ"})
+    apply(store, wanted)
+    store.delete_user("ana")
+    again = "ana: what the inventory grants is given again"
+    assert apply(store, wanted)["changes"] == ["ana: created", again]
+    assert grants(store, "ana") == {("registered_model", "iris", "READ")}
+    (role,) = store.list_user_roles(store.get_user("ana").id)
+    store.unassign_role_from_user(store.get_user("ana").id, role.id)
+    assert apply(store, wanted)["changes"] == [again]
+    assert grants(store, "ana") == {("registered_model", "iris", "READ")}
+    assert apply(store, wanted)["changes"] == []
+
+
 def test_grants_that_a_user_got_elsewhere_stay(store: Any) -> None:
     apply(store, user("ana", experiments={"churn": "READ"}))
     store.grant_user_permission("ana", "experiment", "9", "MANAGE")
@@ -123,6 +139,96 @@ def test_every_serving_process_is_asked(tmp_path: Path) -> None:
     time.sleep(0.1)
     assert accounts.ask(tmp_path) == {"changes": ["ana: created"], "warnings": ["ben: waits"]}
     assert not (tmp_path / "10.sock").exists()
+
+
+def test_whoever_gives_up_does_not_end_the_listening(tmp_path: Path) -> None:
+    slow, answered = threading.Event(), threading.Event()
+
+    def answer() -> dict[str, Any]:
+        slow.wait(10)
+        answered.set()
+        # More than the socket holds: sending it fails once nobody reads.
+        return {"changes": ["x" * 2_000_000], "warnings": []}
+
+    threading.Thread(target=accounts.listen, args=(1, answer, tmp_path), daemon=True).start()
+    path, until = tmp_path / "1.sock", time.monotonic() + 10
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert "within 0.05 s" in accounts.ask(tmp_path, timeout=0.05)["error"]
+    slow.set()
+    assert answered.wait(10)
+    assert len(accounts.ask(tmp_path, timeout=10)["changes"]) == 1
+
+
+def test_an_error_of_one_process_is_the_answer_of_all(tmp_path: Path) -> None:
+    said = iter([{"error": "no database"}, {"changes": ["ana: created"], "warnings": []}])
+    for number in (1, 2):
+        threading.Thread(target=accounts.listen, args=(number, lambda: next(said), tmp_path), daemon=True).start()
+    until = time.monotonic() + 10
+    while not all((tmp_path / f"{number}.sock").exists() for number in (1, 2)) and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert accounts.ask(tmp_path) == {"error": "no database", "changes": ["ana: created"]}
+
+
+class Users:
+    """Knows one password, and is asked how often it was checked."""
+
+    def __init__(self, during: Any = None) -> None:
+        self.checks = 0
+        self.during = during
+
+    def authenticate_user(self, _name: str, _password: str) -> bool:
+        self.checks += 1
+        if self.during:
+            self.during()
+        return True
+
+    def get_user(self, name: str) -> Any:
+        from mlflow.server.auth.entities import User
+
+        return User(1, name, "", is_admin=False)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_password_that_was_right_is_forgotten(monkeypatch: pytest.MonkeyPatch, *, meanwhile: bool) -> None:
+    """Also one whose check began before the change and ended after it."""
+    from mlflow.server import auth
+
+    users = Users(tracking_server.forget_who_signed_in if meanwhile else None)
+    monkeypatch.setattr(auth, "store", users)
+    monkeypatch.setattr(auth, "_USER_AUTH_CACHE", {})
+    auth._authenticate_cached("ana", PASSWORD)
+    users.during = None
+    if not meanwhile:
+        auth._authenticate_cached("ana", PASSWORD)
+        assert users.checks == 1, "nothing is remembered, so this test proves nothing"
+        tracking_server.forget_who_signed_in()
+    auth._authenticate_cached("ana", PASSWORD)
+    assert users.checks == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_signed_in_is_forgotten_however_the_change_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, fails: bool
+) -> None:
+    from mlflow.server import auth
+
+    def applied(*_arguments: Any) -> dict[str, list[str]]:
+        if fails:
+            message = "the database went away"
+            raise OSError(message)
+        return {"changes": [], "warnings": []}
+
+    wanted = tmp_path / "accounts.json"
+    wanted.write_text("[]")
+    monkeypatch.setitem(sys.modules, "accounts", accounts)
+    monkeypatch.setattr(accounts, "WANTED", wanted)
+    monkeypatch.setattr(accounts, "apply", applied)
+    monkeypatch.setattr(auth, "_USER_AUTH_CACHE", {("ana", b"digest"): "ana"})
+    assert ("error" in tracking_server.apply_accounts()) is fails
+    assert auth._USER_AUTH_CACHE == {}
 
 
 def test_a_server_without_users_says_so(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ nothing of MLflow, which takes seconds. The server does the work itself, so that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sys
@@ -37,6 +38,7 @@ class Store(Protocol):
     def list_roles(self) -> Iterable[Any]: ...
     def create_role(self, name: str, workspace: str, description: str | None = None) -> Any: ...
     def delete_role(self, role_id: int) -> None: ...
+    def list_user_roles(self, user_id: int) -> Iterable[Any]: ...
     def assign_role_to_user(self, user_id: int, role_id: int) -> Any: ...
     def list_role_permissions(self, role_id: int) -> Iterable[Any]: ...
     def add_role_permission(self, role_id: int, resource_type: str, resource_pattern: str, permission: str) -> Any: ...
@@ -69,14 +71,7 @@ def apply(
         elif not store.authenticate_user(name, user["password"]):
             store.update_user(name, password=user["password"])
             changes.append(f"{name}: password changed")
-        found = store.get_user(name)
-        if found.is_admin != user["admin"]:
-            store.update_user(name, is_admin=user["admin"])
-            changes.append(f"{name}: {'made an admin' if user['admin'] else 'no admin any more'}")
-        role = roles.get(ROLE + name)
-        if role is None:
-            role = store.create_role(ROLE + name, workspace, DESCRIPTION).id
-            store.assign_role_to_user(found.id, role)
+        role = hold(store, user, roles.get(ROLE + name), workspace, changes)
         grants: dict[tuple[str, str], str] = {
             ("registered_model", model): permission for model, permission in user["models"].items()
         }
@@ -90,6 +85,23 @@ def apply(
                 grants["experiment", identity] = permission
         changes += [f"{name}: {line}" for line in grant(store, role, grants)]
     return {"changes": changes, "warnings": warnings}
+
+
+def hold(store: Store, user: Mapping[str, Any], role: int | None, workspace: str, changes: list[str]) -> int:
+    """Let a user that is there be an admin or not, and have its role, which is made if it is None; return the role."""
+    name = user["name"]
+    found = store.get_user(name)
+    if found.is_admin != user["admin"]:
+        store.update_user(name, is_admin=user["admin"])
+        changes.append(f"{name}: {'made an admin' if user['admin'] else 'no admin any more'}")
+    if role is None:
+        role = int(store.create_role(ROLE + name, workspace, DESCRIPTION).id)
+        store.assign_role_to_user(found.id, role)
+    elif role not in {held.id for held in store.list_user_roles(found.id)}:
+        # The user was removed by hand, which leaves the role, or the role taken from it.
+        store.assign_role_to_user(found.id, role)
+        changes.append(f"{name}: what the inventory grants is given again")
+    return role
 
 
 def grant(store: Store, role: int, grants: Mapping[tuple[str, str], str]) -> list[str]:
@@ -121,27 +133,36 @@ def listen(process: int, answer: Callable[[], dict[str, Any]], directory: Path =
         server.listen()
         while True:
             connection, _ = server.accept()
-            with connection:
-                connection.sendall(json.dumps(answer()).encode())
+            said = json.dumps(answer()).encode()
+            # Whoever asked may have given up; the next one is answered all the same.
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(said)
 
 
-def ask(directory: Path = SOCKETS) -> dict[str, Any]:
+def ask(directory: Path = SOCKETS, timeout: float = TIMEOUT) -> dict[str, Any]:
     """Let every serving process apply what is declared; return all they say."""
     told: list[dict[str, Any]] = []
     for path in sorted(directory.glob("*.sock")):
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(TIMEOUT)
+            connection.settimeout(timeout)
             try:
                 connection.connect(str(path))
             except OSError:
                 # Of a process that is gone; the directory may outlive it.
                 path.unlink(missing_ok=True)
                 continue
-            told.append(json.loads(b"".join(iter(lambda: connection.recv(65536), b"")) or b'{"error": "no answer"}'))
+            try:
+                said = b"".join(iter(lambda: connection.recv(65536), b""))
+            except OSError as error:
+                return {
+                    "error": f"A serving process did not say within {timeout:g} s that it is done ({error}). Run this again."
+                }
+            told.append(json.loads(said or b'{"error": "A serving process ended meanwhile. Run this again."}'))
     if not told:
         return {"error": "No serving process listens: the server does not sign users in, or has not started yet."}
     # Processes work one after the other: the first one changes what there is to change, all of them say what is left.
-    return {**told[-1], "changes": [change for one in told for change in one.get("changes", [])]}
+    changes = [change for one in told for change in one.get("changes", [])]
+    return {**next((one for one in told if "error" in one), told[-1]), "changes": changes}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import sys
 import threading
 import time
@@ -151,6 +152,20 @@ class Ready:
         return True
 
 
+def forget_who_signed_in() -> None:
+    """Have every password checked again.
+
+    MLflow remembers a password under a digest, whose key is made anew: a check that is under way, perhaps of the password that was, ends in an
+    entry that nobody finds.
+    """
+    from mlflow.server import auth
+
+    if auth._USER_AUTH_CACHE is not None:
+        with auth._USER_AUTH_CACHE_LOCK:
+            auth._USER_AUTH_CACHE_HMAC_KEY = secrets.token_bytes(32)
+            auth._USER_AUTH_CACHE.clear()
+
+
 def apply_accounts() -> dict[str, Any]:
     """Make MLflow's users what the inventory declares, and forget who signed in before."""
     import accounts
@@ -166,9 +181,9 @@ def apply_accounts() -> dict[str, Any]:
     except Exception as error:
         logger.exception("The users could not be applied")
         return {"error": f"{type(error).__name__}: {error}"}
-    if auth._USER_AUTH_CACHE is not None:
-        with auth._USER_AUTH_CACHE_LOCK:
-            auth._USER_AUTH_CACHE.clear()
+    finally:
+        # After a failure too: some of it may be done.
+        forget_who_signed_in()
     for change in result["changes"]:
         logger.info("User %s", change)
     return dict(result)
