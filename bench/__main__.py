@@ -3,6 +3,7 @@
 python -m bench                 the figures of docs/figures.md, in about ten minutes
 python -m bench campaign        rollouts, faults and kills, in hours
 python -m bench fuzz            the prediction API under all that can be sent to it, in some minutes
+python -m bench fleet           hosts of the scenario fleet, which molecule/run.py --keep fleet leaves, for docs/fleet.md, in a few minutes
 python -m bench serving         the prediction API against its peers, for docs/speed.md, in about an hour
 
 The first two make a test instance of their own, touch no platform that runs on this machine. They and the third write what they found to docs/figures.md.
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import campaign, figures, measure
+from bench import campaign, figures, fleet, measure
 from bench.figures import Figure, Section
 from bench.machine import Failure, Machine, alone
 from bench.serving import command
@@ -28,6 +29,7 @@ PARTS = ("rollouts", "faults", "kills")
 TITLES = {"rollouts": "Rollouts under load", "faults": "Faults under load", "kills": "Runs killed in the middle",
           "fuzz": "Fuzzing of the prediction API"}  # fmt: skip
 CASES = 50_000
+FLEET_PAGE = figures.PAGE.with_name("fleet.md")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,6 +70,11 @@ def parser() -> argparse.ArgumentParser:
     fuzzing.add_argument("--cases", type=int, default=CASES, help="requests over all models; default: %(default)s")
     fuzzing.add_argument("--seed", type=int, default=8888, help="other cases; default: %(default)s")
     fuzzing.add_argument("--page", type=Path, default=figures.PAGE, help="file to write; default: docs/figures.md")
+    many = commands.add_parser("fleet", help="throughput with one, two and three hosts")
+    many.add_argument(
+        "--seconds", type=float, default=20.0, help="of load, for each number of hosts; default: %(default)g"
+    )
+    many.add_argument("--page", type=Path, default=FLEET_PAGE, help="file to write; default: docs/fleet.md")
     return top
 
 
@@ -180,6 +187,15 @@ def fuzzed(options: argparse.Namespace) -> bool:
     )
 
 
+def many_hosts(options: argparse.Namespace) -> bool:
+    """Measure one, two and three hosts."""
+    circumstances = figures.circumstances(RELEASES["13"])
+    section = Section("fleet", "Throughput", command_line(), fleet.fleet(options.seconds, say), circumstances)
+    print("\n" + section.render(), flush=True)
+    fleet.keep(section, options.page)
+    return all(figure.met is not False for _, table in section.tables for figure in table)
+
+
 def main() -> int:
     """Measure; 0 if all targets are met, 1 if not, 2 if the platform did not come up."""
     options = parser().parse_args()
@@ -191,6 +207,8 @@ def main() -> int:
         try:
             if options.command == "serving":
                 return 0 if command.measure(options, command_line(), say) else 1
+            if options.command == "fleet":
+                return 0 if many_hosts(options) else 1
             if options.command == "fuzz":
                 return 0 if fuzzed(options) else 1
             return 0 if (long_runs(options) if options.command == "campaign" else bench(options)) else 1

@@ -48,7 +48,14 @@ def play(playbook: str, inventory: Path | None = None, **variables: Any) -> subp
     """Run a playbook of the product over all hosts, however it ends."""
     chosen = inventory or Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
     return subprocess.run(
-        ["ansible-playbook", "--inventory", str(chosen), "--extra-vars", json.dumps(variables), str(PLAYBOOKS / playbook)],
+        [
+            "ansible-playbook",
+            "--inventory",
+            str(chosen),
+            "--extra-vars",
+            json.dumps(variables),
+            str(PLAYBOOKS / playbook),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -83,8 +83,9 @@ class Neighbour:
 
     def run(self, command: str) -> tuple[int, str]:
         """Status and both output streams of a shell command."""
-        status, output = self.container.exec_run(["sh", "-c", command])
-        return int(status), output.decode()
+        done = self.container.exec_run(["sh", "-c", command])
+        output = done.output.decode() if isinstance(done.output, bytes) else ""
+        return done.exit_code or 0, output
 
     def sh(self, command: str) -> str:
         """Output of a shell command that must succeed."""
