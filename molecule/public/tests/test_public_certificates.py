@@ -49,8 +49,8 @@ def start_pebble(instance: Instance, address: str) -> Path:
         " | docker build --quiet --network host --tag pebble - >/dev/null"
         f" && docker run --rm --network none --user 10001 --volume {STATE}/selfsigned.py:/selfsigned.py:ro --volume /run/authority:/state"
         " --volume /run/pebble:/certificates mlflow-anywhere/base:13 python3 /selfsigned.py always pebble"
-        f" && docker run --detach --name pebble --network mlflow-anywhere --user 10001 --add-host ml.test:{address} --env PEBBLE_VA_NOSLEEP=1 --env PEBBLE_WFE_NONCEREJECT=0"
-        " --volume /run/pebble:/pebble:ro pebble pebble -config /pebble/pebble.json"
+        f" && docker run --detach --name pebble --network mlflow-anywhere --user 10001 --add-host ml.test:{address}"
+        " --env PEBBLE_VA_NOSLEEP=1 --env PEBBLE_WFE_NONCEREJECT=0 --volume /run/pebble:/pebble:ro pebble pebble -config /pebble/pebble.json"
     )
     instance.sh(f"docker rm --force pebble 2>/dev/null; {command}")
     file = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "pebble-ca.pem"
