@@ -86,9 +86,9 @@ def load(asked: JSON) -> JSON:
             counts[str(status) if status == http.HTTPStatus.OK else f"{status} {body[:200]}"] += 1
             if connection.sock:
                 serials.add(hashlib.sha256(connection.sock.getpeercert(binary_form=True) or b"").hexdigest())
-            time.sleep(0.01)
+            time.sleep(0.02)
 
-    threads = [threading.Thread(target=loop, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=loop, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -49,8 +49,8 @@ def start_pebble(instance: Instance, address: str) -> Path:
         " | docker build --quiet --network host --tag pebble - >/dev/null"
         f" && docker run --rm --network none --user 10001 --volume {STATE}/selfsigned.py:/selfsigned.py:ro --volume /run/authority:/state"
         " --volume /run/pebble:/certificates mlflow-anywhere/base:13 python3 /selfsigned.py always pebble"
-        f" && docker run --detach --name pebble --network mlflow-anywhere --user 10001 --add-host ml.test:{address} --env PEBBLE_VA_NOSLEEP=1"
-        " --volume /run/pebble:/pebble:ro pebble pebble -config /pebble/pebble.json"
+        f" && docker run --detach --name pebble --network mlflow-anywhere --user 10001 --add-host ml.test:{address}"
+        " --env PEBBLE_VA_NOSLEEP=1 --env PEBBLE_WFE_NONCEREJECT=0 --volume /run/pebble:/pebble:ro pebble pebble -config /pebble/pebble.json"
     )
     instance.sh(f"docker rm --force pebble 2>/dev/null; {command}")
     file = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "pebble-ca.pem"
@@ -76,10 +76,10 @@ def test_files_of_the_control_machine(instance: Instance, tmp_path: Path, figure
     subprocess.run([*command, "-days", "9", "-subj", "/CN=own", "-addext", names], check=True, capture_output=True)
     own = {"edge_tls": "files", "certificate_file": str(certificate), "certificate_key_file": str(key)}
     with load(instance, path="/health", ca="") as result:
-        assert instance.converge(**own).changed > 0
+        assert instance.converge("again.yml", **own).changed > 0
         wait_until(lambda: "CN = own" in served(instance, "-subject"), 10, "the edge shows another certificate")
     assert set(result["counts"]) == {"200"}, result["counts"]
-    assert instance.converge(**own).changed == 0
+    assert instance.converge("again.yml", **own).changed == 0
     said = instance.refusal("refuse.yml", **own, platform_public_names=["ml.example"])
     assert "is not for ml.example" in said
     figure(f"certificate replaced under load: {result['counts']['200']} requests, 0 failed")
@@ -95,7 +95,7 @@ def test_acme_for_a_name_and_an_address(instance: Instance, figure: Figure) -> N
         "certificate_acme_ca": str(authority),
     }
     with load(instance, path="/health", ca="") as result:
-        instance.converge(**acme)
+        instance.converge("again.yml", **acme)
         wait_until(lambda: "Pebble" in served(instance, "-issuer"), 10, "the certificate is not the ACME server's")
         names = served(instance, "-ext subjectAltName")
         assert "DNS:ml.test" in names
@@ -124,7 +124,7 @@ def test_acme_for_a_name_and_an_address(instance: Instance, figure: Figure) -> N
 
 def test_back_to_the_own_authority(instance: Instance) -> None:
     before = instance.sh(f"sha256sum {STATE}/ca.pem")
-    instance.converge()
+    instance.converge("again.yml")
     assert instance.sh(f"sha256sum {STATE}/ca.pem") == before
     assert "mlflow-anywhere-acme" not in instance.containers()
     wait_until(lambda: "mlflow-anywhere" in served(instance, "-issuer"), 10, "the edge shows another certificate")
