@@ -70,7 +70,8 @@ ITEMS: dict[str, tuple[str, Callable[[Container, Mapping[str, str]], bool]]] = {
         lambda c, _: ":" in c["Config"]["Image"] and not c["Config"]["Image"].endswith(":latest"),
     ),
     "5.29": ("a limit of processes", lambda c, _: (host_config(c)["PidsLimit"] or 0) > 0),
-    "5.30": ("not on the default bridge", lambda c, _: host_config(c)["NetworkMode"] not in {"default", "bridge"}),
+    # A task of a service says `default` and is on the service's networks alone.
+    "5.30": ("not on the default bridge", lambda c, _: "bridge" not in c["NetworkSettings"]["Networks"]),
     "5.31": ("user names not the host's by request", lambda c, _: host_config(c)["UsernsMode"] != "host"),
     "5.32": ("no socket of the engine", lambda c, _: not any("docker.sock" in source for source in sources(c))),
 }
