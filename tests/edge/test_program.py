@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from roles.edge.files import edge
 
 ROOT = Path(__file__).parents[2]
@@ -66,3 +68,25 @@ sys.exit(edge.run())
     assert rest == f"draining {signal.SIGUSR1.value}\ndrained\n"
     assert child.returncode == 3
     assert time.monotonic() - began < 5
+
+
+def test_the_watch_survives_what_is_refused_and_asks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: list[BaseException | None] = [ValueError("odd"), SystemExit("refused"), OSError("away"), None]
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) > 5:
+            raise KeyboardInterrupt
+
+    def reload() -> None:
+        if outcome := outcomes.pop(0):
+            raise outcome
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(edge, "reload", reload)
+    monkeypatch.setattr(edge, "digest", lambda *_: "new")
+    with pytest.raises(KeyboardInterrupt):
+        edge.watch("old")
+    assert outcomes == []
+    assert pauses == [edge.WATCH_PAUSE * factor for factor in (1, 2, 4, 8, 1, 1)]

@@ -30,6 +30,7 @@ LOG_BUFFER = 2**20
 LOG_PAUSE = 0.05
 # Seconds between two looks at the certificates.
 WATCH_PAUSE = 2.0
+WATCH_LONGEST = 60.0
 
 
 def digest(*directories: Path) -> str:
@@ -64,6 +65,8 @@ def health() -> None:
 def run() -> int:
     """Keep HAProxy (a master that reloads, workers that serve) and pass its log on; return how it ended."""
     LOADED.write_text(digest())
+    # Before HAProxy reads them: what is replaced from now on is loaded by the watch.
+    certificates = digest(CERTIFICATES)
     STATE.write_text("1\n")
     log, lines = os.pipe()
     with contextlib.suppress(OSError):  # Beyond what the host allows to a user, the buffer stays at 64 KiB.
@@ -80,7 +83,7 @@ def run() -> int:
         signal.signal(number, hand_on)
     with subprocess.Popen([*HAPROXY, "-W", "-db", "-S", f"{MASTER},mode,600"], stdout=lines) as haproxy:  # noqa: S603 - constants
         running.append(haproxy)
-        threading.Thread(target=watch, daemon=True).start()
+        threading.Thread(target=watch, args=(certificates,), daemon=True).start()
         os.close(lines)
         pass_on(log, sys.stdout.fileno())
     return haproxy.returncode
@@ -94,19 +97,22 @@ def pass_on(log: int, output: int) -> None:
         time.sleep(LOG_PAUSE)
 
 
-def watch() -> None:
-    """Load certificates that somebody else has renewed."""
-    loaded = digest(CERTIFICATES)
+def watch(loaded: str) -> None:
+    """Load certificates that somebody else has renewed since those that `loaded` is the digest of."""
+    pause = WATCH_PAUSE
     while True:
-        time.sleep(WATCH_PAUSE)
+        time.sleep(pause)
         try:
             found = digest(CERTIFICATES)
             if found != loaded:
                 reload()
                 loaded = found
-        except (OSError, SystemExit) as error:
+            pause = WATCH_PAUSE
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it was, the next certificate must be loaded
+            # What is refused now will be refused at once again: not every other second in the log.
+            pause = min(2 * pause, WATCH_LONGEST)
             print(
-                f"The new certificate is not loaded, tried again in {WATCH_PAUSE} s: {error}",
+                f"The new certificate is not loaded, tried again in {pause:g} s: {error}",
                 file=sys.stderr,
                 flush=True,
             )
