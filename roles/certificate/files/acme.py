@@ -8,6 +8,7 @@ acme health          fails when nobody has asked for too long
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -22,12 +23,16 @@ SETTINGS = Path("/settings/acme.json")
 STATE = Path("/state")
 STATUS = STATE / "status.json"
 CERTIFICATE = Path("/certificates/edge.pem")
-LIVE = STATE / "config" / "live" / "edge"
 CERTBOT = "/opt/certbot/bin/certbot"
 FIRST_PAUSE, LONGEST_PAUSE = 15, 3600
 # Longest that certbot takes; what it said that an error message shows.
 PATIENCE = 900
 SHOWN = 1500
+
+
+def lineage(settings: dict[str, Any]) -> str:
+    """Name of the certificates of one server: certbot would keep another server's for as long as it is good."""
+    return "edge-" + hashlib.sha256(settings["directory"].encode()).hexdigest()[:12]
 
 
 def command(settings: dict[str, Any]) -> list[str]:
@@ -38,7 +43,8 @@ def command(settings: dict[str, Any]) -> list[str]:
     ]
     email = settings["email"]
     return [
-        *(CERTBOT, "certonly", "--non-interactive", "--agree-tos", "--no-eff-email", "--cert-name=edge", *directories),
+        *(CERTBOT, "certonly", "--non-interactive", "--agree-tos", "--no-eff-email", *directories),
+        f"--cert-name={lineage(settings)}",
         *(
             "--standalone",
             "--http-01-port=8080",
@@ -52,9 +58,10 @@ def command(settings: dict[str, Any]) -> list[str]:
     ]
 
 
-def deliver() -> bool:
+def deliver(settings: dict[str, Any]) -> bool:
     """Hand the certificate to the edge if it has another one; the edge notices by itself."""
-    text = (LIVE / "fullchain.pem").read_bytes() + (LIVE / "privkey.pem").read_bytes()
+    live = STATE / "config" / "live" / lineage(settings)
+    text = (live / "fullchain.pem").read_bytes() + (live / "privkey.pem").read_bytes()
     if CERTIFICATE.is_file() and CERTIFICATE.read_bytes() == text:
         return False
     new = CERTIFICATE.with_name("edge.new")
@@ -76,7 +83,7 @@ def attempt(settings: dict[str, Any]) -> str:
         )
         if asked.returncode:
             return (asked.stdout + asked.stderr).strip()[-SHOWN:]
-        if deliver():
+        if deliver(settings):
             print("A new certificate is there.", flush=True)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
@@ -88,6 +95,8 @@ def run() -> None:
     os.umask(0o077)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = json.loads(SETTINGS.read_text())
+    # Whoever waits, waits for an answer of this run.
+    STATUS.unlink(missing_ok=True)
     pause = FIRST_PAUSE
     while True:
         problem = attempt(settings)
