@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,7 +84,8 @@ def test_the_watch_survives_what_is_refused_and_asks_less_often(monkeypatch: pyt
         if outcome := outcomes.pop(0):
             raise outcome
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    # Of the program alone: threads of other tests sleep too.
+    monkeypatch.setattr(edge, "time", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(edge, "reload", reload)
     monkeypatch.setattr(edge, "digest", lambda *_: "new")
     with pytest.raises(KeyboardInterrupt):
