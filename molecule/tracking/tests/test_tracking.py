@@ -88,10 +88,14 @@ def test_secrets_are_long_and_only_their_readers_read_them(instance: Instance, s
     }
     assert instance.modes(SECRETS) == {
         SECRETS: "0700 10001:0",
+        # Without users too, and empty of passwords then.
+        f"{SECRETS}/accounts.json": "0400 10001:0",
+        f"{SECRETS}/auth.ini": "0400 10001:0",
         f"{SECRETS}/aws_credentials": "0400 10001:0",
         f"{SECRETS}/environment.json": "0400 10001:0",
         f"{SECRETS}/pgpass": "0400 10001:0",
     }
+    assert json.loads(instance.sh(f"cat {SECRETS}/accounts.json")) == []
     directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets"
     assert {oct(path.stat().st_mode & 0o777) for path in directory.iterdir()} == {"0o600"}
 
