@@ -6,6 +6,7 @@ import hashlib
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def install(place: Path, requirements: Path, say: Callable[[str], None]) -> None
     say(f"installing {place.name}")
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    run([uv(), "venv", "--quiet", "--python", platform.python_version(), str(place)])
+    run([uv(), "venv", "--quiet", "--python", sys.executable, str(place)])
     # Copied, not linked: memory that a server shares with another environment's program would not be counted as its own.
     sync = [uv(), "pip", "sync", "--quiet", "--require-hashes", "--link-mode", "copy"]
     run([*sync, "--python", str(place / "bin" / "python"), str(requirements)])

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tests.cloud.double import TOKEN, Cloud, Fault
 from tests.cloud.fixtures import TAG
 
 ROOT = Path(__file__).parents[2]
+# Beside this interpreter, wherever the shell looks for programs.
+BIN = Path(sys.executable).parent
 BODY = {
     "name": "mlflow",
     "region": "fra1",
@@ -40,9 +43,13 @@ def listed(tmp_path: Path, url: str) -> List:
         }
         environment = {**plain, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "DIGITALOCEAN_API_URL": url}
         environment |= {"DIGITALOCEAN_TOKEN": token} if token else {}
-        debug = ["ansible", "all", "-o", "-m", "ansible.builtin.debug", "-a"]
+        debug: list[str | Path] = [BIN / "ansible", "all", "-o", "-m", "ansible.builtin.debug", "-a"]
         return subprocess.run(
-            [*([*debug, f"msg={{{{ {say[0]} }}}}"] if say else ["ansible-inventory", "--list"]), "-i", str(inventory)],
+            [
+                *([*debug, f"msg={{{{ {say[0]} }}}}"] if say else [BIN / "ansible-inventory", "--list"]),
+                "-i",
+                str(inventory),
+            ],
             cwd=ROOT,
             env=environment,
             capture_output=True,

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.cloud.double import TOKEN, Cloud
 from tests.cloud.fixtures import KEY, TAG
 
 ROOT = Path(__file__).parents[2]
+# Beside this interpreter, wherever the shell looks for programs.
+BIN = Path(sys.executable).parent
 BODY = {"name": "mlflow", "region": "fra1", "size": "s-1vcpu-1gb", "image": "debian-13-x64", "tags": [TAG]}
 Play = Callable[..., tuple[int, int, str]]
 
@@ -27,7 +30,7 @@ def play(tmp_path: Path, url: str) -> Play:
     def run(*arguments: str) -> tuple[int, int, str]:
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "XDG_"))}
         done = subprocess.run(
-            ["ansible-playbook", "-i", str(tmp_path / "droplet"), "playbooks/droplet.yml", *arguments],
+            [BIN / "ansible-playbook", "-i", str(tmp_path / "droplet"), "playbooks/droplet.yml", *arguments],
             cwd=ROOT,
             env={
                 **plain,

@@ -18,14 +18,15 @@ from roles.edge.files import edge
 ROOT = Path(__file__).parents[2]
 # Says what it was told by signals, like a server that ends its transfers first.
 SERVER = """
-import signal, sys, time
+import os, signal, sys, time
+# Not print: a signal may come while it writes, and it does not let itself be called again then.
 def end(number, frame):
-    print("draining", number, flush=True)
+    os.write(1, b"draining %d\\n" % number)
     time.sleep(0.3)
-    print("drained", flush=True)
+    os.write(1, b"drained\\n")
     sys.exit(3)
 signal.signal(signal.SIGUSR1, end)
-print("started", flush=True)
+os.write(1, b"started\\n")
 while True:
     time.sleep(1)
 """
