@@ -3,6 +3,8 @@
 python3 client.py requests JSON       sends each request with its path as spelled; prints [status, headers, body] of each
 python3 client.py load JSON           sends one kind of request from several threads until the file `stop` is there; prints the counts
 python3 client.py tls JSON            a handshake for each version; prints the version, or what the server said
+python3 client.py idle JSON           opens that many connections and says nothing on them; prints how many are open, what another address gets
+                                      meanwhile, and how many are open at the end
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Connection(http.client.HTTPSConnection):
 
     def connect(self) -> None:
         """Connect to loopback, and check the certificate for the name."""
-        plain = socket.create_connection(("127.0.0.1", 443), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", 443), timeout=10, source_address=self.source_address)
         self.sock = self._context.wrap_socket(plain, server_hostname=self.host)  # type: ignore[attr-defined]
 
 
@@ -114,10 +116,35 @@ def tls(versions: list[str]) -> list[str]:
     return said
 
 
+def is_open(client: socket.socket) -> bool:
+    """Whether the server still waits for what the client says."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def idle(asked: JSON) -> list[Any]:
+    """Many connections from 127.0.0.1, and a request from another address of this machine."""
+    clients = [socket.create_connection(("127.0.0.1", 443), timeout=10) for _ in range(asked["connections"])]
+    time.sleep(1)
+    held = sum(is_open(client) for client in clients)
+    other = Connection("ml.test", context=context())
+    other.source_address = ("127.0.0.2", 0)
+    answer = send(asked["request"], other)
+    time.sleep(asked["seconds"])
+    return [held, answer, sum(is_open(client) for client in clients)]
+
+
 if __name__ == "__main__":
     wanted = json.loads(base64.b64decode(sys.argv[2]))
     if sys.argv[1] == "load":
         print(json.dumps(load(wanted)))  # noqa: T201
+    elif sys.argv[1] == "idle":
+        print(json.dumps(idle(wanted)))  # noqa: T201
     elif sys.argv[1] == "tls":
         print(json.dumps(tls(wanted)))  # noqa: T201
     else:

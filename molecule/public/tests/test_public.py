@@ -213,6 +213,16 @@ def test_guessing_is_slowed_down_for_the_guesser_alone(
     figure(f"30 wrong passwords: {guesses.count(401)} tried, {guesses.count(429)} refused")
 
 
+def test_one_address_cannot_take_the_connections_of_all(
+    instance: Instance, secrets: dict[str, str], figure: Figure
+) -> None:
+    put(instance, CLIENT, "/run/public.py")
+    asked = {"connections": 2500, "seconds": 11, "request": get("/models/iris/ping", secrets["api_key_web_k1"])}
+    held, answer, left = json.loads(instance.sh(f"ulimit -n 4096; python3 /run/public.py idle {packed(asked)}"))
+    assert (held, answer[0], left) == (500, 200, 0), answer
+    figure(f"2,500 silent connections of one address: {held} held, none after 12 s, another address answered meanwhile")
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
