@@ -34,9 +34,11 @@ def context(ca: str | None = CA) -> ssl.SSLContext:
 class Connection(http.client.HTTPSConnection):
     """A connection to this machine, for whatever name is asked."""
 
+    address = "127.0.0.1"
+
     def connect(self) -> None:
-        """Connect to loopback, and check the certificate for the name."""
-        plain = socket.create_connection(("127.0.0.1", 443), timeout=10, source_address=self.source_address)
+        """Connect, and check the certificate for the name."""
+        plain = socket.create_connection((self.address, 443), timeout=10, source_address=self.source_address)
         self.sock = self._context.wrap_socket(plain, server_hostname=self.host)  # type: ignore[attr-defined]
 
 
@@ -128,12 +130,13 @@ def is_open(client: socket.socket) -> bool:
 
 
 def idle(asked: JSON) -> list[Any]:
-    """Many connections from 127.0.0.1, and a request from another address of this machine."""
-    clients = [socket.create_connection(("127.0.0.1", 443), timeout=10) for _ in range(asked["connections"])]
+    """Many connections from one address of this machine, and a request from another one."""
+    # Not by loopback: the engine carries those connections itself, and all come from its own address.
+    clients = [socket.create_connection((asked["address"], 443), timeout=10) for _ in range(asked["connections"])]
     time.sleep(1)
     held = sum(is_open(client) for client in clients)
     other = Connection("ml.test", context=context())
-    other.source_address = ("127.0.0.2", 0)
+    other.address, other.source_address = asked["address"], (asked["other"], 0)
     answer = send(asked["request"], other)
     time.sleep(asked["seconds"])
     return [held, answer, sum(is_open(client) for client in clients)]

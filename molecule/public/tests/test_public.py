@@ -217,7 +217,11 @@ def test_one_address_cannot_take_the_connections_of_all(
     instance: Instance, secrets: dict[str, str], figure: Figure
 ) -> None:
     put(instance, CLIENT, "/run/public.py")
-    asked = {"connections": 2500, "seconds": 11, "request": get("/models/iris/ping", secrets["api_key_web_k1"])}
+    address = instance.sh("hostname --ip-address").split()[0]
+    other = "10.213.99.1"
+    instance.sh(f"ip address replace {other}/32 dev lo")
+    request = get("/models/iris/ping", secrets["api_key_web_k1"])
+    asked = {"connections": 2500, "seconds": 11, "request": request, "address": address, "other": other}
     held, answer, left = json.loads(instance.sh(f"ulimit -n 4096; python3 /run/public.py idle {packed(asked)}"))
     assert (held, answer[0], left) == (500, 200, 0), answer
     figure(f"2,500 silent connections of one address: {held} held, none after 12 s, another address answered meanwhile")

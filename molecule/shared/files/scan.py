@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-AT_ONCE = 4000
+AT_ONCE = 9000
 
 
 def accepting(address: str, ports: Sequence[int], seconds: float) -> list[int]:
