@@ -20,8 +20,8 @@ from bench.machine import Failure
 HOSTS = ("ma-fleet-one", "ma-fleet-two", "ma-fleet-three")
 SERVICE = "mlflow-anywhere-model-factor"
 EDGE = "mlflow-anywhere-edge"
-SHARE = 0.25
-CLIENTS = 4
+SHARE = 0.15
+CLIENTS = 16
 READY_SECONDS = 180.0
 # The processor time of the containers on a host whose names begin so, in seconds; the engine counts it on every kind of host.
 USED = """

@@ -35,10 +35,11 @@ class Connection(http.client.HTTPSConnection):
     """A connection to this machine, for whatever name is asked."""
 
     address = "127.0.0.1"
+    own: tuple[str, int] | None = None
 
     def connect(self) -> None:
         """Connect, and check the certificate for the name."""
-        plain = socket.create_connection((self.address, 443), timeout=10, source_address=self.source_address)
+        plain = socket.create_connection((self.address, 443), timeout=10, source_address=self.own)
         self.sock = self._context.wrap_socket(plain, server_hostname=self.host)  # type: ignore[attr-defined]
 
 
@@ -136,7 +137,7 @@ def idle(asked: JSON) -> list[Any]:
     time.sleep(1)
     held = sum(is_open(client) for client in clients)
     other = Connection("ml.test", context=context())
-    other.address, other.source_address = asked["address"], (asked["other"], 0)
+    other.address, other.own = asked["address"], (asked["other"], 0)
     answer = send(asked["request"], other)
     time.sleep(asked["seconds"])
     return [held, answer, sum(is_open(client) for client in clients)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from fleet.hosts import NAMES, NUMBERS, changes, docker, hosts, play, replicas, 
 from instance import Instance
 
 testinfra_hosts = ["ansible://ma-fleet-one"]
+Figure = Callable[[str], None]
 ONE, TWO, THREE = NAMES
 REGISTRY = "10.213.7.11:5443"
 SPREAD = dict.fromkeys(NAMES, 1)
@@ -116,7 +117,7 @@ def test_secrets_stand_in_no_readable_place(instance: Instance, secrets: dict[st
     assert {path.stat().st_mode & 0o777 for path in directory.glob("*.key")} == {0o600}
 
 
-def test_a_host_dies_and_nobody_notices(instance: Instance, two: Instance, lost: Instance) -> None:
+def test_a_host_dies_and_nobody_notices(instance: Instance, two: Instance, lost: Instance, figure: Figure) -> None:
     with load(two, PATH, NUMBERS, pause=0.05) as traffic:
         docker("kill", lost.name)
         seconds = until(
@@ -125,7 +126,7 @@ def test_a_host_dies_and_nobody_notices(instance: Instance, two: Instance, lost:
         docker("start", lost.name)
         back = until(lambda: states(instance)[THREE][0] == "ready", 90, "the host is not back in the Swarm")
         assert changes("serve.yml") > 0
-    print(  # noqa: T201 - the figure
+    figure(
         f"host killed: {len(traffic.failed)} of {traffic.sent} failed, {seconds:.1f} s until 3 replicas, back in {back:.1f} s"
     )
     assert traffic.failed == []
@@ -133,7 +134,7 @@ def test_a_host_dies_and_nobody_notices(instance: Instance, two: Instance, lost:
     assert replicas(instance) == SPREAD
 
 
-def test_a_host_is_cut_off_and_comes_back(instance: Instance, two: Instance, lost: Instance) -> None:
+def test_a_host_is_cut_off_and_comes_back(instance: Instance, two: Instance, lost: Instance, figure: Figure) -> None:
     with load(two, PATH, NUMBERS, pause=0.05) as traffic:
         lost.sh("iptables -I INPUT -i eth0 -j DROP; iptables -I OUTPUT -o eth0 -j DROP")
         began = time.monotonic()
@@ -146,7 +147,7 @@ def test_a_host_is_cut_off_and_comes_back(instance: Instance, two: Instance, los
             lambda: states(instance)[THREE][0] == "ready" and not lost.sh("docker ps -q --filter name=model-factor"),
             60, "the host is not back in the Swarm",
         )  # fmt: skip
-    print(  # noqa: T201 - the figure
+    figure(
         f"host cut off for 30 s: {len(traffic.failed)} of {traffic.sent} failed, {seconds:.1f} s until 3 replicas, healed in {healed:.1f} s"
     )
     assert traffic.failed == []
@@ -154,7 +155,9 @@ def test_a_host_is_cut_off_and_comes_back(instance: Instance, two: Instance, los
     assert healed <= 10
 
 
-def test_a_host_is_drained_and_brought_back_and_nobody_notices(instance: Instance, two: Instance) -> None:
+def test_a_host_is_drained_and_brought_back_and_nobody_notices(
+    instance: Instance, two: Instance, figure: Figure
+) -> None:
     assert changes("drain.yml", host=THREE, state="active") > 0, "it had no share after it was cut off"
     assert replicas(instance) == SPREAD
     with load(two, PATH, NUMBERS, pause=0.05) as traffic:
@@ -164,7 +167,7 @@ def test_a_host_is_drained_and_brought_back_and_nobody_notices(instance: Instanc
         assert states(instance)[THREE] == ("ready", "drain", "worker")
         changes("drain.yml", host=THREE, state="active")
         assert replicas(instance) == SPREAD
-    print(f"drained and brought back: {len(traffic.failed)} of {traffic.sent} failed")  # noqa: T201 - the figure
+    figure(f"drained and brought back: {len(traffic.failed)} of {traffic.sent} failed")
     assert traffic.failed == []
     assert changes("drain.yml", host=THREE, state="active") == 0
 
