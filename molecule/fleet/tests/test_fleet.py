@@ -172,6 +172,29 @@ def test_a_host_is_drained_and_brought_back_and_nobody_notices(
     assert changes("drain.yml", host=THREE, state="active") == 0
 
 
+def test_all_hosts_are_updated_one_by_one_and_nobody_notices(instance: Instance, two: Instance, figure: Figure) -> None:
+    with load(two, PATH, NUMBERS, pause=0.05) as traffic:
+        assert changes("update_hosts.yml", node_reboot=False) > 0
+    assert replicas(instance) == SPREAD
+    figure(f"three hosts updated: {len(traffic.failed)} of {traffic.sent} failed")
+    assert traffic.failed == []
+
+
+def test_a_host_is_removed_and_taken_in_again_and_nobody_notices(
+    instance: Instance, two: Instance, figure: Figure
+) -> None:
+    with load(two, PATH, NUMBERS, pause=0.05) as traffic:
+        assert changes("remove_host.yml", host=THREE) > 0
+        assert set(states(instance)) == {ONE, TWO}
+        assert replicas(instance).total() == 3
+        assert hosts()[2].sh("docker ps --quiet") == ""
+        changes(str(Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "converge.yml"))
+    assert states(instance)[THREE] == ("ready", "active", "worker")
+    assert replicas(instance) == SPREAD
+    figure(f"a host removed and taken in again: {len(traffic.failed)} of {traffic.sent} failed")
+    assert traffic.failed == []
+
+
 def test_the_host_of_the_data_cannot_be_removed(instance: Instance) -> None:
     ran = play("remove_host.yml", host=instance.name)
     assert ran.returncode != 0
