@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import docker
@@ -36,7 +37,8 @@ class Machines:
         for found in self.engine.networks.list(names=[name]):
             if found.name == name:
                 return found
-        pools = [IPAMPool(subnet="fd5a:6d61:646f::/64")] if kind == "public" else []
+        # Random, as RFC 4193 wants it: two scenarios at a time may not have the same one.
+        pools = [IPAMPool(subnet=f"fd5a:{token_hex(2)}:{token_hex(2)}::/64")] if kind == "public" else []
         return self.engine.networks.create(
             name, labels=self.labels, enable_ipv6=bool(pools), ipam=IPAMConfig(pool_configs=pools) if pools else None
         )
