@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 OK = 200
 NUMBER = "@N@"
@@ -32,6 +33,7 @@ class Plan:
     clients    connections at the same time; every second one opens a new connection for each request
     large      every other pair of clients fills its bodies up to so many bytes with blanks; 0: no client does
     pause      seconds that a client waits after each answer
+    key_file   the API key that the requests carry is in this file; without one they carry none
     factors    answers are checked: by version, what the model multiplies the number of the request by
     """
 
@@ -46,6 +48,7 @@ class Plan:
     timeout: float = 70.0
     requests: int = 0
     seconds: float = 0.0
+    key_file: str = ""
     factors: dict[str, float] = field(default_factory=dict)
 
     def fresh(self, client: int) -> bool:
@@ -158,6 +161,8 @@ class Sender:
     def __init__(self, plan: Plan, record: Callable[[Record], None], stop: Callable[[], bool] = lambda: False) -> None:
         self.plan, self.record, self.stop = plan, record, stop
         self.numbers = itertools.count(1)
+        key = Path(plan.key_file).read_text().strip() if plan.key_file else ""
+        self.authorization = f"Authorization: Bearer {key}\r\n" if key else ""
         self.until = time.monotonic() + plan.seconds if plan.seconds else float("inf")
 
     async def run(self) -> None:
@@ -187,7 +192,7 @@ class Sender:
         fresh = plan.fresh(client)
         head = (
             f"{plan.method} {plan.path} HTTP/1.1\r\nHost: localhost:{plan.port}\r\nX-Request-Id: load-{number}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n{self.authorization}"
             f"{'Connection: close' + chr(13) + chr(10) if fresh else ''}\r\n"
         )
         if connection and not connection.usable:

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Run Molecule scenarios, as many instances at a time as the machine has cores, and say how long each step took.
 
-molecule/run.py [--keep] [SCENARIO ...]     all but some without a name; --keep leaves the instances for `molecule login`
+molecule/run.py [--keep] [SCENARIO ...]     --keep leaves the instances for `molecule login`
+
+Scenarios that are named run all of their tests; a run of all scenarios leaves out the tests marked `campaign`, which take minutes.
 """
 
 # ruff: noqa: T201 (its output is for the terminal)
@@ -35,10 +37,6 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CAPACITY = max(2, os.cpu_count() or 2)
 # Of those with one instance; begun last, it would run alone at the end.
 LONGEST = "way"
-# Scenarios that run by name alone, and why.
-BY_NAME = {
-    "fleet": "three hosts with engines of their own have both cores to themselves for a quarter of an hour",
-}
 
 
 @dataclass
@@ -172,7 +170,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     known = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    names = arguments.scenarios or [name for name in known if name not in BY_NAME]
+    names = arguments.scenarios or known
     if unknown := set(names) - set(known):
         parser.error(f"{', '.join(sorted(unknown))}: no such scenario; there are {', '.join(known)}")
 
@@ -204,10 +202,11 @@ def main() -> int:
         )
         return 1
     os.environ["MOLECULE_IMAGES_READY"] = "yes"
+    if arguments.scenarios:
+        # Later than what pytest.ini says, which leaves them out.
+        os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -m ''"
     print(f"images ready after {time.monotonic() - began:.0f} s", flush=True)
 
-    for name in set(BY_NAME) - set(names):
-        print(f"not run: {name} ({BY_NAME[name]}; make molecule SCENARIO={name})", flush=True)
     results: list[Result] = []
     try:
         for result in run_all(scenarios, keep=arguments.keep):

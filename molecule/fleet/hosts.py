@@ -8,16 +8,24 @@ import re
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import testinfra
-from instance import Instance
+from edge.traffic import put
+from instance import Answer, Instance
+from public.traffic import ask, get, load
 
 NAMES = ("ma-fleet-one", "ma-fleet-two", "ma-fleet-three")
 SERVICE = "mlflow-anywhere-model-factor"
-NUMBERS = {"inputs": [[0.1, 0.2], [1e-3, 1 / 3]]}
+PREDICTION = {
+    "path": "/models/factor/invocations",
+    "method": "POST",
+    "body": json.dumps({"inputs": [[0.1, 0.2], [1e-3, 1 / 3]]}),
+}
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 
 
@@ -44,7 +52,70 @@ def states(manager: Instance) -> dict[str, tuple[str, str, str]]:
     }
 
 
-def play(playbook: str, inventory: Path | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
+def leader(manager: Instance) -> str:
+    """The manager that the others follow."""
+    listed = manager.sh("docker node ls --format '{{.Hostname}} {{.ManagerStatus}}'")
+    [name] = [line.split()[0] for line in listed.splitlines() if line.endswith(" Leader")]
+    return name
+
+
+def step_down(current: str) -> None:
+    """Have another manager lead, whichever it is: the one that is demoted is none for a moment."""
+    other = next(host for host in hosts() if host.name != current)
+    other.sh(f"docker node demote {current}")
+    until(lambda: "Leader" in other.sh("docker node ls"), 30, "there is no leader")
+    other.sh(f"docker node promote {current}")
+    until(lambda: other.sh("docker node ls").count("Reachable") == len(NAMES) - 1, 30, "a manager is not reachable")
+
+
+def lead(manager: Instance, name: str) -> None:
+    """Have the managers follow this one."""
+    for _ in range(20):
+        current = leader(manager)
+        if current == name:
+            return
+        step_down(current)
+    raise AssertionError(f"{name} does not become the leader")
+
+
+def secret(name: str) -> str:
+    """A secret that the roles generated on the control machine."""
+    return (Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets" / name).read_text().strip()
+
+
+def trusting(host: Instance) -> Instance:
+    """The same host, whose clients trust the certificate of the edges."""
+    put(host, Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "edge.pem", "/run/ca.pem")
+    return host
+
+
+def through(edge: Instance, *paths: str) -> list[Answer]:
+    """What a client of the models gets by HTTPS through an edge."""
+    return ask(trusting(edge), *(get(path, secret("api_key_app_k1")) for path in paths))
+
+
+@dataclass
+class Traffic:
+    """What came of the predictions that were asked for meanwhile."""
+
+    sent: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def predictions(edge: Instance) -> Iterator[Traffic]:
+    """A client asks for predictions by HTTPS through an edge, as long as the block lasts."""
+    headers = {"Authorization": f"Bearer {secret('api_key_app_k1')}", "Content-Type": "application/json"}
+    found = Traffic()
+    with load(trusting(edge), headers=headers, **PREDICTION) as result:
+        yield found
+    found.sent = sum(result["counts"].values())
+    found.failed = {status: count for status, count in result["counts"].items() if status != "200"}
+
+
+def play(
+    playbook: str, inventory: Path | None = None, options: tuple[str, ...] = (), **variables: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a playbook of the product over all hosts, however it ends."""
     chosen = inventory or Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
     return subprocess.run(
@@ -54,6 +125,7 @@ def play(playbook: str, inventory: Path | None = None, **variables: Any) -> subp
             str(chosen),
             "--extra-vars",
             json.dumps(variables),
+            *options,
             str(PLAYBOOKS / playbook),
         ],
         capture_output=True,
@@ -63,9 +135,9 @@ def play(playbook: str, inventory: Path | None = None, **variables: Any) -> subp
     )
 
 
-def changes(playbook: str, **variables: Any) -> int:
+def changes(playbook: str, *options: str, **variables: Any) -> int:
     """How much a run that must succeed changed."""
-    ran = play(playbook, **variables)
+    ran = play(playbook, options=options, **variables)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return sum(map(int, re.findall(r"\bchanged=(\d+)", ran.stdout)))
 

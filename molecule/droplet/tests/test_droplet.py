@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -123,6 +124,53 @@ def test_a_host_that_somebody_has_needs_no_token(operator: Operator) -> None:
     done = operator.run("ansible", "all", "-m", "ansible.builtin.ping", DIGITALOCEAN_TOKEN="")
     assert "box | SUCCESS" in done.stdout, done.stdout + done.stderr
     assert "mlflow" not in done.stdout
+    hosts.write_text(written)
+
+
+def test_a_host_that_lets_in_root_is_handed_over(operator: Operator, figure: Figure) -> None:
+    """The other half of the key must be here, else root keeps its way in; then the run itself goes on as the new user."""
+    address = next(item["ip_address"] for item in operator.ours["networks"]["v4"] if item["type"] == "public")
+    operator.machines.sh(
+        operator.ours,
+        "install -m 700 -d /root/.ssh && cp /home/ops/.ssh/authorized_keys /root/.ssh/ && rm -f /etc/ssh/sshd_config.d/*"
+        " && echo 'PermitRootLogin prohibit-password' >/etc/ssh/sshd_config.d/provider.conf && systemctl restart ssh",
+    )
+    hosts = operator.inventory / "hosts.yml"
+    written = hosts.read_text()
+    hosts.write_text(f"all:\n  hosts:\n    box:\n      ansible_host: {address}\n      ansible_user: root\n")
+    with operator.known_hosts.open("a") as file:
+        file.write(operator.known_hosts.read_text().replace(f"droplet-{operator.ours['id']}", address))
+
+    def host(user: str, key: str) -> subprocess.CompletedProcess[str]:
+        wanted = {
+            "host_admin_user": "owner",
+            "host_admin_keys": [key],
+            "host_swap": 0,
+            # The other settings are the test host's, which stays as it is.
+            "host_kernel_settings": {"net.ipv4.tcp_syncookies": 1},
+        }
+        hosts.write_text(re.sub("ansible_user: .*", f"ansible_user: {user}", hosts.read_text()))
+        fresh = {"DIGITALOCEAN_TOKEN": "", "ANSIBLE_SSH_ARGS": "-o ControlMaster=no"}
+        return operator.run("ansible-playbook", "playbooks/host.yml", "-e", json.dumps(wanted), **fresh)
+
+    own = (operator.home / ".ssh/id_ed25519.pub").read_text()
+    foreign = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKvuTb/f10T99ecOzF7HsgKJDQ1MUApZzFPiLNlYDsiD"
+    refused = host("root", foreign)
+    assert refused.returncode != 0
+    assert "owner (host_admin_user) cannot sign in by SSH" in " ".join(refused.stdout.split()), refused.stdout
+    assert (
+        operator.machines.sh(operator.ours, "sshd -T | grep -i ^permitrootlogin").strip().endswith("prohibit-password")
+    )
+    handed = host("root", own)
+    assert handed.returncode == 0, handed.stdout + handed.stderr
+    assert "Write `ansible_user: owner` into the inventory of box" in handed.stdout
+    again = host("owner", own)
+    assert re.search(r"^box +: .*changed=0 ", again.stdout, re.MULTILINE), again.stdout
+    locked = host("root", own)
+    assert "UNREACHABLE" in locked.stdout + locked.stderr
+    figure(
+        "a machine that lets in root: handed over to another user in one run, who changes nothing in the next; root is locked out"
+    )
     hosts.write_text(written)
 
 
