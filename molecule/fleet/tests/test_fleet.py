@@ -22,7 +22,8 @@ ONE, TWO, THREE = NAMES
 REGISTRY = "10.213.7.11:5443"
 SPREAD = dict.fromkeys(NAMES, 1)
 CONVERGE = str(Path(__file__).parents[1] / "converge.yml")
-SCAN = Path(__file__).parents[2] / "shared" / "files" / "scan.py"
+ROOT = Path(__file__).parents[3]
+SCAN = ROOT / "molecule" / "shared" / "files" / "scan.py"
 
 
 @pytest.fixture
@@ -98,6 +99,27 @@ def test_members_alone_reach_the_ports_of_the_swarm(instance: Instance, two: Ins
 def test_a_dry_run_on_the_converged_fleet_changes_nothing(instance: Instance) -> None:
     assert instance.name == ONE
     assert changes(CONVERGE, "--check", "--diff") == 0
+
+
+def test_the_client_code_is_that_of_a_laptop(two: Instance, secrets: dict[str, str]) -> None:
+    """The training package, unchanged, on a machine that is no member: only environment variables say where it logs."""
+    assert two.name == TWO
+    environment = {
+        **os.environ,
+        "NO_PROXY": "*",
+        "MLFLOW_TRACKING_URI": "https://10.213.7.12",
+        "MLFLOW_TRACKING_USERNAME": "admin",
+        "MLFLOW_TRACKING_PASSWORD": secrets["admin_password"],
+        "MLFLOW_TRACKING_SERVER_CERT_PATH": str(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "edge.pem"),
+    }
+    command = [sys.executable, "-m", "training", "iris"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    registered = two.http(
+        "http://127.0.0.1:5000/api/2.0/mlflow/registered-models/get?name=iris",
+        auth=("admin", secrets["admin_password"]),
+    )
+    assert registered.status == 200, registered.body
 
 
 def test_the_registry_wants_a_password(instance: Instance, two: Instance, secrets: dict[str, str]) -> None:
