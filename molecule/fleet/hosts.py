@@ -19,7 +19,8 @@ from edge.traffic import put
 from instance import Answer, Instance
 from public.traffic import ask, get, load
 
-NAMES = ("ma-fleet-one", "ma-fleet-two", "ma-fleet-three")
+# The first manager, which tests take away; the edge that clients use meanwhile; the one with the data, which has an edge as well.
+NAMES = LOST, EDGE, DATA = ("ma-fleet-one", "ma-fleet-two", "ma-fleet-three")
 SERVICE = "mlflow-anywhere-model-factor"
 PREDICTION = {
     "path": "/models/factor/invocations",
@@ -35,11 +36,11 @@ def hosts() -> list[Instance]:
 
 
 def replicas(manager: Instance) -> Counter[str]:
-    """How many replicas are healthy, by host, as far as the manager knows and wants them to go on."""
-    listed = manager.sh(
+    """How many replicas are healthy, by host, as far as the manager knows and wants them to go on; none while the managers choose a leader."""
+    listed = manager.host.run(
         f"docker service ps --filter desired-state=running --format '{{{{.Node}}}} {{{{.CurrentState}}}}' {SERVICE}"
     )
-    return Counter(line.split()[0] for line in listed.splitlines() if line.split()[1] == "Running")
+    return Counter(line.split()[0] for line in listed.stdout.splitlines() if line.split()[1] == "Running")
 
 
 def states(manager: Instance) -> dict[str, tuple[str, str, str]]:
@@ -57,25 +58,6 @@ def leader(manager: Instance) -> str:
     listed = manager.sh("docker node ls --format '{{.Hostname}} {{.ManagerStatus}}'")
     [name] = [line.split()[0] for line in listed.splitlines() if line.endswith(" Leader")]
     return name
-
-
-def step_down(current: str) -> None:
-    """Have another manager lead, whichever it is: the one that is demoted is none for a moment."""
-    other = next(host for host in hosts() if host.name != current)
-    other.sh(f"docker node demote {current}")
-    until(lambda: "Leader" in other.sh("docker node ls"), 30, "there is no leader")
-    other.sh(f"docker node promote {current}")
-    until(lambda: other.sh("docker node ls").count("Reachable") == len(NAMES) - 1, 30, "a manager is not reachable")
-
-
-def lead(manager: Instance, name: str) -> None:
-    """Have the managers follow this one."""
-    for _ in range(20):
-        current = leader(manager)
-        if current == name:
-            return
-        step_down(current)
-    raise AssertionError(f"{name} does not become the leader")
 
 
 def secret(name: str) -> str:
