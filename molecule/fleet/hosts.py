@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import testinfra
+import yaml
 from edge.traffic import put
 from instance import Answer, Instance
 from public.traffic import ask, get, load
 
-# The first manager, which tests take away; the edge that clients use meanwhile; the one with the data, which has an edge as well.
+# The one that tests take away; the edge that clients use meanwhile; the one with the data, which has an edge as well.
 NAMES = LOST, EDGE, DATA = ("ma-fleet-one", "ma-fleet-two", "ma-fleet-three")
 SERVICE = "mlflow-anywhere-model-factor"
 PREDICTION = {
@@ -51,6 +52,17 @@ def states(manager: Instance) -> dict[str, tuple[str, str, str]]:
         node["Description"]["Hostname"]: (node["Status"]["State"], node["Spec"]["Availability"], node["Spec"]["Role"])
         for node in nodes
     }
+
+
+def managers() -> set[str]:
+    """Those whom the inventory makes managers: one, or all three."""
+    inventory: dict[str, Any] = yaml.safe_load(Path(os.environ["MOLECULE_INVENTORY_FILE"]).read_text())
+    return set(inventory["managers"]["hosts"])
+
+
+def role(name: str) -> str:
+    """What a host is in the Swarm."""
+    return "manager" if name in managers() else "worker"
 
 
 def leader(manager: Instance) -> str:
