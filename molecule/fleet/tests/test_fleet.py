@@ -198,8 +198,9 @@ def test_a_host_dies_and_nobody_notices(instance: Instance, two: Instance, lost:
         docker("start", lost.name)
         back = until(lambda: states(instance)[LOST][0] == "ready", 90, "the host is not back in the Swarm")
         assert changes("serve.yml") > 0
+    failed, who = sum(traffic.failed.values()), "the leading manager" if led == LOST else "a worker"
     figure(
-        f"host killed, {'the leading manager' if led == LOST else 'a worker'}: {sum(traffic.failed.values())} of {traffic.sent} failed, {seconds:.1f} s until 3 replicas, back in {back:.1f} s"
+        f"host killed, {who}: {failed} of {traffic.sent} failed, {seconds:.1f} s until 3 replicas, back in {back:.1f} s"
     )
     assert traffic.failed == {}
     assert seconds <= 30
@@ -219,8 +220,10 @@ def test_a_host_is_cut_off_and_comes_back(instance: Instance, two: Instance, los
             lambda: states(instance)[LOST][0] == "ready" and not lost.sh("docker ps -q --filter name=model-factor"),
             120, "the host is not back in the Swarm",
         )  # fmt: skip
+    failed = sum(traffic.failed.values())
     figure(
-        f"host cut off for 30 s, a {role(LOST)}: {sum(traffic.failed.values())} of {traffic.sent} failed, {seconds:.1f} s until 3 replicas, healed in {healed:.1f} s"
+        f"host cut off for 30 s, a {role(LOST)}: {failed} of {traffic.sent} failed, "
+        f"{seconds:.1f} s until 3 replicas, healed in {healed:.1f} s"
     )
     assert traffic.failed == {}
     assert seconds <= 30
