@@ -51,7 +51,7 @@ def two() -> Instance:
 @pytest.fixture
 def lost() -> Iterator[Instance]:
     """The host that goes away; every test leaves it in service, with its share of the replicas."""
-    host, manager, _ = hosts()
+    host, _, manager = hosts()
     yield host
     docker("start", LOST)
     for chain in ("INPUT -i", "OUTPUT -o"):
