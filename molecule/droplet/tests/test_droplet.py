@@ -127,7 +127,7 @@ def test_a_host_that_somebody_has_needs_no_token(operator: Operator) -> None:
     hosts.write_text(written)
 
 
-def test_a_host_that_lets_in_root_is_handed_over(operator: Operator) -> None:
+def test_a_host_that_lets_in_root_is_handed_over(operator: Operator, figure: Figure) -> None:
     """The other half of the key must be here, else root keeps its way in."""
     address = next(item["ip_address"] for item in operator.ours["networks"]["v4"] if item["type"] == "public")
     operator.machines.sh(
@@ -163,6 +163,19 @@ def test_a_host_that_lets_in_root_is_handed_over(operator: Operator) -> None:
     )
     handed = host("root", own)
     assert handed.returncode == 0, handed.stdout + handed.stderr
+    # Ansible breaks a long message into quoted lines.
+    said = " ".join(re.sub(r"[\"\s]+", " ", handed.stdout).split())
+    assert "SSH lets in owner alone from now on, and root no more. Write `ansible_user: owner`" in said, handed.stdout
+    again = host("owner", own)
+    assert again.returncode == 0, again.stdout + again.stderr
+    changed = re.search(r"^box +: .*changed=(\d+)", again.stdout, re.MULTILINE)
+    assert changed, again.stdout
+    assert changed[1] == "0", again.stdout
+    locked = host("root", own)
+    assert "UNREACHABLE" in locked.stdout + locked.stderr
+    figure(
+        f"a machine that let in root: handed over in one run, the next one as owner changed={changed[1]}, root is unreachable"
+    )
     hosts.write_text(written)
 
 
