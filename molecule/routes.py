@@ -49,26 +49,38 @@ def table(instance: Instance) -> list[tuple[str, str]]:
     return [(method, rule) for method, rule in found if method not in {"HEAD", "OPTIONS"}]
 
 
-def path(rule: str) -> str:
-    """A path that the rule matches."""
-    return re.sub(r"<[^>]*>|\{[^}]*\}", "1", rule)
+def path(rule: str, values: dict[str, str] | None = None) -> str:
+    """A path that the rule matches, with these values for its variables, or 1."""
+    return re.sub(
+        r"<(?:[^<>]*:)?(\w+)>|\{(\w+)(?::\w+)?\}", lambda found: (values or {}).get(found[1] or found[2], "1"), rule
+    )
 
 
-def statuses(
-    instance: Instance, url: str, requests: list[tuple[str, str]], headers: dict[str, str] | None = None
-) -> list[int]:
-    """What a client on the instance's machine gets for each request."""
-    wanted = json.dumps({"url": url, "requests": requests, "headers": headers or {}})
+def answers(
+    instance: Instance,
+    url: str,
+    requests: list[tuple[str, str]],
+    headers: dict[str, str] | None = None,
+    body: str = "{}",
+    find: str = "",
+) -> list[tuple[int, bool]]:
+    """What a client on the instance's machine gets for each request: the status, and whether the answer holds a text."""
+    wanted = json.dumps({"url": url, "requests": requests, "headers": headers or {}, "body": body, "find": find})
     sent = base64.b64encode(wanted.encode()).decode()
     program = base64.b64encode(PROBE.encode()).decode()
     # By a file: hundreds of paths are more than a command line holds.
     instance.sh(f"echo {program} | base64 --decode > /run/probe.py")
     for start in range(0, len(sent), 60000):
         instance.sh(f"echo {sent[start : start + 60000]} {'>>' if start else '>'} /run/probe.b64")
-    found: list[int] = json.loads(
-        instance.sh("base64 --decode --ignore-garbage /run/probe.b64 | python3 /run/probe.py")
-    )
-    return found
+    found = json.loads(instance.sh("base64 --decode --ignore-garbage /run/probe.b64 | python3 /run/probe.py"))
+    return [(status, holds) for status, holds in found]
+
+
+def statuses(
+    instance: Instance, url: str, requests: list[tuple[str, str]], headers: dict[str, str] | None = None
+) -> list[int]:
+    """The status of each answer alone."""
+    return [status for status, _ in answers(instance, url, requests, headers)]
 
 
 def basic(name: str, password: str) -> dict[str, str]:
