@@ -100,11 +100,9 @@ def test_the_swarm_listens_on_private_addresses_alone(instance: Instance) -> Non
 
 def test_members_alone_reach_the_ports_of_the_swarm(instance: Instance, two: Instance, figure: Figure) -> None:
     assert instance.name == DATA
-    found = {}
-    for number, name in enumerate(NAMES, 1):
-        command = [sys.executable, str(SCAN), f"10.213.7.1{number}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[name] = json.loads(done.stdout)
+    command = [sys.executable, str(SCAN), *(f"10.213.7.1{number}" for number in range(1, 4))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = dict(zip(NAMES, json.loads(done.stdout), strict=True))
     assert found == {LOST: [22], EDGE: [22, 80, 443], DATA: [22, 80, 443]}
     for port in (2377, 7946, 5443):
         two.sh(f"python3 -c 'import socket; socket.create_connection((\"10.213.7.13\", {port}), 5)'")

@@ -248,14 +248,11 @@ def test_ssh_has_nothing_to_be_said_against_it(operator: Operator, machine: Inst
 
 def scanned(operator: Operator) -> dict[str, list[int]]:
     """The open ports of all 65,535, from another machine's point of view."""
-    program = ROOT / "molecule/shared/files/scan.py"
-    found = {}
-    for family in ("v4", "v6"):
-        done = subprocess.run(
-            [sys.executable, program, public(operator, family)], capture_output=True, text=True, check=True
-        )
-        found[family] = json.loads(done.stdout)
-    return found
+    addresses = [public(operator, family) for family in ("v4", "v6")]
+    done = subprocess.run(
+        [sys.executable, ROOT / "molecule/shared/files/scan.py", *addresses], capture_output=True, text=True, check=True
+    )
+    return dict(zip(("v4", "v6"), json.loads(done.stdout), strict=True))
 
 
 def test_exactly_the_promised_ports_answer(operator: Operator, machine: Instance, figure: Figure) -> None:
