@@ -35,8 +35,8 @@ STEP = re.compile(r"(?:➜|>) (?P<step>\w+)[:\]] (?P<event>Executing|Executed)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Instances that do not take the time from one another in which their models must start.
 CAPACITY = max(2, os.cpu_count() or 2)
-# Of those with one instance; begun last, it would run alone at the end.
-LONGEST = "way"
+# Of those with one instance; begun last, one of them would run alone at the end.
+LONGEST = ("way", "serving", "site")
 
 
 @dataclass
@@ -137,8 +137,8 @@ def run(scenario: str, children: list[subprocess.Popen[str]], *, keep: bool, ver
 
 
 def run_all(scenarios: list[Scenario], *, keep: bool) -> Iterator[Result]:
-    """Test the scenarios side by side, those with the most instances and the longest one first; yield each one's result when it ends."""
-    waiting = sorted(scenarios, key=lambda scenario: (-scenario.instances, scenario.name != LONGEST))
+    """Test the scenarios side by side, those with the most instances and the longest ones first; yield each one's result when it ends."""
+    waiting = sorted(scenarios, key=lambda scenario: (-scenario.instances, scenario.name not in LONGEST))
     running: dict[Future[Result], int] = {}
     children: list[subprocess.Popen[str]] = []
     with ThreadPoolExecutor(CAPACITY) as pool:

@@ -213,7 +213,7 @@ def test_teardown_leaves_the_data_and_takes_it_when_told(instance: Instance) -> 
     assert instance.containers() == []
     assert "mlflow-anywhere-postgres" in instance.sh(volumes).split()
     assert instance.converge("../../playbooks/teardown.yml").changed == 0
-    # The generated secrets of this scenario are shared by both instances, so they stay where they are.
+    # A directory of its own: the scenario's secrets stay for what else is asked of them.
     instance.converge("../../playbooks/teardown.yml", teardown_data=True, platform_secrets_dir="/tmp/none")
     assert instance.sh(volumes) == ""
     assert not instance.host.file("/var/lib/mlflow-anywhere").exists

@@ -1,4 +1,4 @@
-"""A database that hangs, moves or holds another schema. One instance does: the scenario site sees to both releases."""
+"""A database that hangs, moves or holds another schema."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from instance import Instance, wait_until
 from postgres.database import AWKWARD, NETWORK, login, sql
 from postgres.database import CONTAINER as DATABASE
 from tracking.clients import CONTAINER, address, client, ready, starts
-
-testinfra_hosts = ["ma-tracking-deb13"]
 
 
 def health(instance: Instance) -> str:

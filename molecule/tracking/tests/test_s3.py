@@ -1,4 +1,4 @@
-"""Artifacts in an S3-compatible store: SeaweedFS, whose program is not the product's. One instance does."""
+"""Artifacts in an S3-compatible store: SeaweedFS, whose program is not the product's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import pytest
 from instance import Instance, wait_until
 from postgres.database import NETWORK, encoded
 from tracking.clients import BASE, SECRETS, client
-
-testinfra_hosts = ["ma-tracking-deb12"]
 
 KEY_ID = "molecule-key-id-of-the-store"
 SECRET = "a/secret+of=the:store@%#?&!$'\"\\_0123456789"

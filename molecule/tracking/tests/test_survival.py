@@ -1,12 +1,10 @@
-"""Containers that go. One instance does: the scenario site sees to both releases."""
+"""Containers that go."""
 
 from __future__ import annotations
 
 import pytest
 from instance import Instance, wait_until
 from tracking.clients import client, ready
-
-testinfra_hosts = ["ma-tracking-deb12"]
 
 
 @pytest.mark.parametrize("event", ["engine", "removal"])
