@@ -18,6 +18,8 @@ from bench.load import Plan, Record
 from bench.machine import Failure
 
 HOSTS = ("ma-fleet-one", "ma-fleet-two", "ma-fleet-three")
+# The one with the data, which is a manager however many there are.
+MANAGER = HOSTS[2]
 SERVICE = "mlflow-anywhere-model-factor"
 EDGE = "mlflow-anywhere-edge"
 KEY = "/run/bench.key"
@@ -66,8 +68,8 @@ def used(host: str, prefix: str) -> float:
 def serve_on(count: int) -> None:
     """Let so many hosts serve, with one replica each, and give each replica its part of a processor."""
     for number, host in enumerate(HOSTS):
-        run(HOSTS[0], "docker", "node", "update", "--availability", "active" if number < count else "drain", host)
-    run(HOSTS[0], "docker", "service", "scale", "--detach", f"{SERVICE}={count}")
+        run(MANAGER, "docker", "node", "update", "--availability", "active" if number < count else "drain", host)
+    run(MANAGER, "docker", "service", "scale", "--detach", f"{SERVICE}={count}")
     until = time.monotonic() + READY_SECONDS
     listing = (
         "docker",
@@ -80,7 +82,7 @@ def serve_on(count: int) -> None:
         SERVICE,
     )
     while True:
-        found = [line.split()[0] for line in run(HOSTS[0], *listing).splitlines() if line.split()[1] == "Running"]
+        found = [line.split()[0] for line in run(MANAGER, *listing).splitlines() if line.split()[1] == "Running"]
         if sorted(found) == sorted(HOSTS[:count]):
             break
         if time.monotonic() > until:
