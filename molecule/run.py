@@ -16,6 +16,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -27,9 +28,12 @@ from typing import Any
 
 import docker
 import yaml
+from figures import Cost, Meter, Step, calibration, write
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "molecule"
+# What every scenario took when it ran last.
+FIGURES = LOGS / "figures.json"
 # Molecule writes `site ➜ create: Executing` or, where the terminal is a plain one, `[site > create] Executing`.
 STEP = re.compile(r"(?:➜|>) (?P<step>\w+)[:\]] (?P<event>Executing|Executed)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -64,16 +68,14 @@ def scenario(name: str) -> Scenario:
 class Result:
     """How a scenario ended."""
 
-    scenario: str
-    passed: bool = False
-    seconds: float = 0
-    steps: list[tuple[str, float]] = field(default_factory=list)
+    cost: Cost
     figures: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """One line of the summary, and one for each thing that was measured."""
-        steps = "  ".join(f"{step} {seconds:.0f}" for step, seconds in self.steps if seconds >= 1)
-        line = f"{'passed' if self.passed else 'FAILED'}  {self.scenario:<16} {self.seconds:4.0f} s   {steps}"
+        cost = self.cost
+        steps = "  ".join(f"{step.name} {step.seconds:.0f}" for step in cost.steps if step.seconds >= 1)
+        line = f"{'passed' if cost.passed else 'FAILED'}  {cost.scenario:<16} {cost.seconds:4.0f} s  cpu {cost.cpu:4.0f} s   {steps}"
         return "\n        ".join([line, *self.figures])
 
 
@@ -95,8 +97,9 @@ def run(scenario: str, children: list[subprocess.Popen[str]], *, keep: bool, ver
     sweep([scenario])
     # Molecule remembers the instances of an interrupted run, and would not make them again.
     subprocess.run(["molecule", "reset", "--scenario-name", scenario], check=True, capture_output=True)
-    result, began = Result(scenario), time.monotonic()
-    step, step_began, lines = "", began, []
+    began = time.monotonic()
+    steps, figures, lines = [], [], []
+    step, at = "", (began, 0.0, 0)
     command = [
         "molecule",
         "test",
@@ -105,35 +108,52 @@ def run(scenario: str, children: list[subprocess.Popen[str]], *, keep: bool, ver
         "--no-command-borders",
         f"--destroy={'never' if keep else 'always'}",
     ]
-    log = LOGS / f"{scenario}.log"
+    log, tasks = LOGS / f"{scenario}.log", LOGS / f"{scenario}.ansible.log"
+    tasks.unlink(missing_ok=True)
     # In a session of its own: whatever ends this program, the playbooks of the child end with it.
     with (
         log.open("w", buffering=1) as file,
         subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "ANSIBLE_LOG_PATH": str(tasks)},
         ) as child,
     ):
         children.append(child)
-        for line in child.stdout or ():
-            file.write(COLOUR.sub("", line))
-            lines.append(line)
-            if line.startswith("figure: "):
-                result.figures.append(COLOUR.sub("", line.removeprefix("figure: ")).strip())
-            if verbose:
-                print(line, end="", flush=True)
-            if match := STEP.search(COLOUR.sub("", line)):
-                now = time.monotonic()
-                if match["event"] == "Executing":
-                    step, step_began, lines = match["step"], now, []
-                elif step:
-                    result.steps.append((step, now - step_began))
-                    if "Failed" in line and not verbose:
-                        print("".join(lines), flush=True)
-                    step = ""
-    result.passed, result.seconds = child.returncode == 0, time.monotonic() - began
-    if not result.passed:
+        meter = Meter(scenario, child.pid, tasks)
+        with meter.sampling():
+            for line in child.stdout or ():
+                file.write(COLOUR.sub("", line))
+                lines.append(line)
+                if line.startswith("figure: "):
+                    figures.append(COLOUR.sub("", line.removeprefix("figure: ")).strip())
+                if verbose:
+                    print(line, end="", flush=True)
+                if match := STEP.search(COLOUR.sub("", line)):
+                    now = time.monotonic(), meter.cpu(), meter.tasks()
+                    if match["event"] == "Executing":
+                        step, at, lines = match["step"], now, []
+                    elif step:
+                        steps.append(Step(step, now[0] - at[0], now[1] - at[1], now[2] - at[2]))
+                        if "Failed" in line and not verbose:
+                            print("".join(lines), flush=True)
+                        step = ""
+    cost = Cost(
+        scenario,
+        child.returncode == 0,
+        time.monotonic() - began,
+        sum(step.cpu for step in steps),
+        meter.memory,
+        statistics.median(meter.calibrations),
+        steps,
+    )
+    if not cost.passed:
         print(f"The whole output is in {log.relative_to(ROOT)}.")
-    return result
+    return Result(cost, figures)
 
 
 def run_all(scenarios: list[Scenario], *, keep: bool) -> Iterator[Result]:
@@ -189,6 +209,7 @@ def main() -> int:
             parser.error(f"{name} is being run already; wait for it, or name other scenarios")
 
     began = time.monotonic()
+    print(f"calibration: 10^7 additions take {calibration():.2f} s", flush=True)
     scenarios = [scenario(name) for name in names]
     wanted = json.dumps({"molecule_archives": sorted({tuple(item.images) for item in scenarios if item.images})})
     images = ["ansible-playbook", "--extra-vars", wanted, "molecule/shared/images.yml"]
@@ -211,11 +232,12 @@ def main() -> int:
     try:
         for result in run_all(scenarios, keep=arguments.keep):
             results.append(result)
+            write(FIGURES, [result.cost])
             print(result, flush=True)
     finally:
         if not arguments.keep:
             sweep(names)
-    failed = [result.scenario for result in results if not result.passed]
+    failed = [result.cost.scenario for result in results if not result.cost.passed]
     print(
         "\n".join(
             [

@@ -1,0 +1,146 @@
+"""What a scenario costs: seconds, processor seconds, memory and Ansible tasks of each step, and how fast the machine is meanwhile."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import psutil
+
+# A machine on which 10^7 additions take one second is the measure; figures of others are divided by what theirs take.
+_ADDITIONS = 2_000_000
+_SAMPLE_SECONDS = 2.0
+_TASK = re.compile(r"^[\d-]+ [\d:,]+ .*\b(?:TASK|HANDLER) \[", re.MULTILINE | re.ASCII)
+
+
+def calibration() -> float:
+    """Processor seconds that 10^7 additions take now; the middle of three tries."""
+    tries = []
+    for _ in range(3):
+        began, total = time.thread_time(), 0
+        for number in range(_ADDITIONS):
+            total += number
+        tries.append((time.thread_time() - began) * 1e7 / _ADDITIONS)
+    return statistics.median(tries)
+
+
+@dataclass
+class Step:
+    """One step of a scenario; cpu is the processor seconds of its processes and of its instances."""
+
+    name: str
+    seconds: float
+    cpu: float
+    tasks: int
+
+
+@dataclass
+class Cost:
+    """What a run of a scenario took; memory is the most that its processes and instances held at a time, in MiB."""
+
+    scenario: str
+    passed: bool
+    seconds: float
+    cpu: float
+    memory: int
+    calibration: float
+    steps: list[Step] = field(default_factory=list)
+
+
+class Meter:
+    """Reads the processor time of a process with all that it started, and of the instances of a scenario."""
+
+    def __init__(self, scenario: str, pid: int, log: Path) -> None:
+        """Take the scenario's name, the process that tests it and the file to which Ansible writes for it."""
+        self.log = log
+        self.memory = 0
+        self.calibrations = [calibration()]
+        self._process = psutil.Process(pid)
+        self._of_process = 0.0
+        self._engine = docker.from_env()
+        self._label = f"ma-scenario={scenario}"
+        self._of_instances: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Read now and then, since instances may be made and removed within a step."""
+        sampler = threading.Thread(target=self._sample, daemon=True)
+        sampler.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            sampler.join()
+            self.calibrations.append(calibration())
+
+    def _sample(self) -> None:
+        while not self._ended.wait(_SAMPLE_SECONDS):
+            self.cpu()
+
+    def cpu(self) -> float:
+        """Processor seconds up to now, of what has ended as well."""
+        with self._lock:
+            memory = self._read_processes() + self._read_instances()
+            self.memory = max(self.memory, memory // 2**20)
+            return self._of_process + sum(self._of_instances.values())
+
+    def tasks(self) -> int:
+        """Tasks that Ansible has begun up to now, those of playbooks that tests run as well."""
+        return len(_TASK.findall(self.log.read_text(errors="replace"))) if self.log.exists() else 0
+
+    def _read_processes(self) -> int:
+        spent, memory = 0.0, 0
+        try:
+            family = [self._process, *self._process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return 0
+        for process in family:
+            try:
+                spent += sum(process.cpu_times()[:4])
+                memory += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        # A process that ends between two reads takes its time along until its parent is told.
+        self._of_process = max(self._of_process, spent)
+        return memory
+
+    def _read_instances(self) -> int:
+        memory = 0
+        for container in self._engine.containers.list(filters={"label": self._label}, ignore_removed=True):
+            try:
+                stats: Any = container.stats(stream=False, one_shot=True)
+                spent = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+                used = stats["memory_stats"]["usage"]
+            except (docker.errors.APIError, KeyError):
+                continue
+            name = str(container.id)
+            self._of_instances[name] = max(self._of_instances.get(name, 0.0), spent)
+            detail = stats["memory_stats"].get("stats", {})
+            memory += used - detail.get("total_inactive_file", detail.get("inactive_file", 0))
+        return memory
+
+
+def write(file: Path, costs: list[Cost]) -> None:
+    """Keep the newest figures of every scenario."""
+    known = {cost.scenario: cost for cost in read(file)} | {cost.scenario: cost for cost in costs}
+    file.write_text(json.dumps([asdict(known[name]) for name in sorted(known)], indent=1) + "\n")
+
+
+def read(file: Path) -> list[Cost]:
+    """Return the figures that earlier runs left."""
+    if not file.exists():
+        return []
+    return [
+        Cost(**{**entry, "steps": [Step(**step) for step in entry["steps"]]}) for entry in json.loads(file.read_text())
+    ]
