@@ -2,13 +2,18 @@
 INVENTORY ?= inventory/local
 ARGS ?=
 SCENARIO ?=
+# A revision: `make affected` tests what has changed since; without it, what has changed since each scenario was green.
+BASE ?=
+# How long `make test` may take, such as 80m: what would not end in time is not begun, and is named at the end.
+LIMIT ?=
+BEGAN := $(shell date +%s)
 
 # Ansible finds its settings here even where this directory is writable by all, and prints UTF-8 wherever it runs.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export LC_ALL := C.UTF-8
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY) $(ARGS)
 
-.PHONY: help up check smoke train serve down test lint unit molecule bench campaign docs lock
+.PHONY: help up check smoke train serve down test lint unit molecule affected bench campaign docs lock
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -44,7 +49,10 @@ unit: .venv/.test ## tests without containers
 	.venv/bin/pytest -q --numprocesses=2
 
 molecule: .venv/.test ## scenarios in test instances (SCENARIO=name runs one)
-	.venv/bin/python molecule/run.py $(SCENARIO)
+	.venv/bin/python molecule/run.py $(if $(LIMIT),--limit $(LIMIT) --began $(BEGAN)) $(if $(BASE),--base $(BASE)) $(SCENARIO)
+
+affected: .venv/.test ## what a change can touch, since BASE or since each scenario was green
+	.venv/bin/python molecule/run.py --affected $(if $(BASE),--base $(BASE))
 
 bench: .venv/.test ## measure a platform in a test instance, then the prediction API against its peers
 	@status=0; .venv/bin/python -m bench || status=$$?; .venv/bin/python -m bench serving || status=$$?; exit $$status

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Run Molecule scenarios, as many instances at a time as the machine has cores, and say how long each step took.
+"""Run Molecule scenarios, as many at a time as the machine takes, and say what each of them cost.
 
 molecule/run.py [--keep] [SCENARIO ...]     --keep leaves the instances for `molecule login`
+molecule/run.py --affected [--base REV]     what a change since REV, or since each scenario's last green run, can touch
+molecule/run.py --limit 80m [--began SECONDS]   begin what a change can touch, then nothing that does not end in time
 
 Scenarios that are named run all of their tests; a run of all scenarios leaves out the tests marked `campaign`, which take minutes.
 """
@@ -12,242 +14,242 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
-import re
 import signal
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import docker
-import yaml
-from figures import Cost, Meter, Step, calibration, write
+from runner import CACHE, ROOT, golden
+from runner.affected import choose, print_choices, stamp
+from runner.costs import Cost, budget_line, calibration, read, write
+from runner.inputs import fingerprint, scenarios
+from runner.packing import Capacity, Job, next_job, seconds_of, turned
+from runner.scenario import Result, Scenario, run, sweep
+from runner.store import Store
 
-ROOT = Path(__file__).resolve().parents[1]
-LOGS = ROOT / ".cache" / "molecule"
 # What every scenario took when it ran last.
-FIGURES = LOGS / "figures.json"
-# Molecule writes `site ➜ create: Executing` or, where the terminal is a plain one, `[site > create] Executing`.
-STEP = re.compile(r"(?:➜|>) (?P<step>\w+)[:\]] (?P<event>Executing|Executed)")
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Instances that do not take the time from one another in which their models must start.
-CAPACITY = max(2, os.cpu_count() or 2)
-# Of those with one instance; begun last, one of them would run alone at the end.
-LONGEST = ("way", "serving", "site")
+FIGURES = CACHE / "figures.json"
+GOLDEN = "golden"
 
 
-@dataclass
-class Scenario:
-    """What a scenario's molecule.yml says."""
+class Run:
+    """One run of some scenarios: what waits, what runs, what there is to start from."""
 
-    name: str
-    instances: int
-    images: list[str]
+    def __init__(self, names: list[str], arguments: argparse.Namespace, deadline: float) -> None:
+        """Take the names in the order in which they should begin where time is short, and when it is up."""
+        self.keep = arguments.keep
+        self.verbose = len(names) == 1
+        self.deadline = deadline
+        self.there: set[str] = set()
+        self.results: list[Result] = []
+        self.late: list[str] = []
+        self.failed: list[str] = []
+        self.children: list[subprocess.Popen[str]] = []
+        self.scenarios = {name: Scenario.read(name) for name in names}
+        self.files = {name: fingerprint(name) for name in names}
+        self.waiting = self._jobs(names, ranked=deadline < float("inf"))
 
+    def _jobs(self, names: list[str], *, ranked: bool) -> list[Job]:
+        known = {cost.scenario: cost for cost in read(FIGURES)}
+        releases = sorted(set().union(*(found.releases for found in self.scenarios.values())))
+        jobs = [Job(f"images {release}", seconds=120, rank=-2) for release in releases]
+        wanted = any(found.golden for found in self.scenarios.values())
+        if wanted and golden.MAKER not in names:
+            jobs.append(Job(GOLDEN, needs=frozenset({f"images {golden.release()}"}), rank=-1))
+        for place, name in enumerate(names):
+            needs = {f"images {release}" for release in self.scenarios[name].releases}
+            needs |= {GOLDEN} if self.scenarios[name].golden else set()
+            rank = -1 if name == golden.MAKER and wanted else place if ranked else 0
+            jobs.append(_measured(Job(name, needs=frozenset(needs), rank=rank), known.get(name)))
+        return jobs
 
-def scenario(name: str) -> Scenario:
-    """Read a scenario's molecule.yml over what all of them share."""
-    shared, own = (
-        yaml.safe_load(file.read_text())
-        for file in (ROOT / ".config" / "molecule" / "config.yml", ROOT / "molecule" / name / "molecule.yml")
-    )
-    variables = own.get("provisioner", {}).get("inventory", {}).get("group_vars", {}).get("all", {})
-    # Tests that make their machines themselves have one at a time.
-    instances = len(own.get("platforms", shared["platforms"])) or 1
-    return Scenario(name, instances, variables.get("molecule_images", []))
+    def all(self) -> None:
+        """Run everything; print each result when it is there."""
+        running: dict[Future[Result | None], Job] = {}
+        with ThreadPoolExecutor(len(self.waiting)) as pool:
+            try:
+                while self.waiting or running:
+                    while job := self._next(list(running.values())):
+                        self.waiting.remove(job)
+                        running[pool.submit(self._one, job)] = job
+                    # Something may be there before the job that makes it has ended.
+                    for future in wait(running, timeout=2, return_when=FIRST_COMPLETED).done:
+                        self._ended(running.pop(future), future.result())
+            except BaseException:
+                for child in self.children:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(child.pid, signal.SIGKILL)
+                raise
 
+    def _next(self, running: list[Job]) -> Job | None:
+        """The next job that fits the machine and the time that is left; what does not fit the time any more is not begun."""
+        left = self.deadline - time.monotonic()
+        for job in [job for job in self.waiting if job.name in self.scenarios and job.seconds > left]:
+            self.waiting.remove(job)
+            self.late.append(job.name)
+        for job in [job for job in self.waiting if job.needs & set(self.failed)]:
+            self.waiting.remove(job)
+            self.failed.append(job.name)
+            print(f"FAILED  {job.name}: {', '.join(sorted(job.needs & set(self.failed)))} failed", flush=True)
+        return next_job(self.waiting, running, self.there, Capacity.of_this_machine())
 
-@dataclass
-class Result:
-    """How a scenario ended."""
+    def _one(self, job: Job) -> Result | None:
+        if job.name in self.scenarios:
+            return run(job.name, self.children, self._passed, keep=self.keep, verbose=self.verbose)
+        began = time.monotonic()
+        command = [sys.executable, "-m", "runner.golden", "make"]
+        if job.name != GOLDEN:
+            wanted = f'{{"molecule_wanted": [{job.name.split()[1]}]}}'
+            command = ["ansible-playbook", "--extra-vars", wanted, "molecule/shared/images.yml"]
+        log = CACHE / f"{job.name.replace(' ', '-')}.log"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "molecule")}
+        with (
+            log.open("w") as file,
+            subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment
+            ) as child,
+        ):
+            self.children.append(child)
+        if child.returncode:
+            print(log.read_text(), flush=True)
+            self.failed.append(job.name)
+        else:
+            self.there.add(job.name)
+            if job.name == f"images {golden.release()}" and golden.ready():
+                self.there.add(GOLDEN)
+            print(f"ready   {job.name:<10} {time.monotonic() - began:4.0f} s", flush=True)
+        return None
 
-    cost: Cost
-    figures: list[str] = field(default_factory=list)
+    def _passed(self, name: str, step: str) -> None:
+        if name == golden.MAKER and step == golden.KEPT_AFTER:
+            self.there.add(GOLDEN)
 
-    def __str__(self) -> str:
-        """One line of the summary, and one for each thing that was measured."""
-        cost = self.cost
-        steps = "  ".join(f"{step.name} {step.seconds:.0f}" for step in cost.steps if step.seconds >= 1)
-        line = f"{'passed' if cost.passed else 'FAILED'}  {cost.scenario:<16} {cost.seconds:4.0f} s  cpu {cost.cpu:4.0f} s   {steps}"
-        return "\n        ".join([line, *self.figures])
-
-
-def sweep(scenarios: list[str]) -> None:
-    """Remove what runs of these scenarios left on the engine; nothing else carries their label."""
-    engine = docker.from_env()
-    for scenario in scenarios:
-        ours: dict[str, Any] = {"label": f"ma-scenario={scenario}"}
-        for container in engine.containers.list(all=True, filters=ours):
-            container.remove(force=True, v=True)
-        for volume in engine.volumes.list(filters=ours):
-            volume.remove(force=True)
-        for network in engine.networks.list(filters=ours):
-            network.remove()
-
-
-def run(scenario: str, children: list[subprocess.Popen[str]], *, keep: bool, verbose: bool) -> Result:
-    """Test one scenario; its whole output goes to a log, the failed step's to the terminal as well."""
-    sweep([scenario])
-    # Molecule remembers the instances of an interrupted run, and would not make them again.
-    subprocess.run(["molecule", "reset", "--scenario-name", scenario], check=True, capture_output=True)
-    began = time.monotonic()
-    steps, figures, lines = [], [], []
-    step, at = "", (began, 0.0, 0)
-    command = [
-        "molecule",
-        "test",
-        "--scenario-name",
-        scenario,
-        "--no-command-borders",
-        f"--destroy={'never' if keep else 'always'}",
-    ]
-    log, tasks = LOGS / f"{scenario}.log", LOGS / f"{scenario}.ansible.log"
-    tasks.unlink(missing_ok=True)
-    # In a session of its own: whatever ends this program, the playbooks of the child end with it.
-    with (
-        log.open("w", buffering=1) as file,
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "ANSIBLE_LOG_PATH": str(tasks)},
-        ) as child,
-    ):
-        children.append(child)
-        meter = Meter(scenario, child.pid, tasks)
-        with meter.sampling():
-            for line in child.stdout or ():
-                file.write(COLOUR.sub("", line))
-                lines.append(line)
-                if line.startswith("figure: "):
-                    figures.append(COLOUR.sub("", line.removeprefix("figure: ")).strip())
-                if verbose:
-                    print(line, end="", flush=True)
-                if match := STEP.search(COLOUR.sub("", line)):
-                    now = time.monotonic(), meter.cpu(), meter.tasks()
-                    if match["event"] == "Executing":
-                        step, at, lines = match["step"], now, []
-                    elif step:
-                        steps.append(Step(step, now[0] - at[0], now[1] - at[1], now[2] - at[2]))
-                        if "Failed" in line and not verbose:
-                            print("".join(lines), flush=True)
-                        step = ""
-    cost = Cost(
-        scenario,
-        child.returncode == 0,
-        time.monotonic() - began,
-        sum(step.cpu for step in steps),
-        meter.memory,
-        statistics.median(meter.calibrations),
-        steps,
-    )
-    if not cost.passed:
-        print(f"The whole output is in {log.relative_to(ROOT)}.")
-    return Result(cost, figures)
+    def _ended(self, job: Job, result: Result | None) -> None:
+        if result is None:
+            return
+        self.results.append(result)
+        write(FIGURES, [result.cost])
+        print(result, flush=True)
+        if result.cost.passed:
+            stamp(job.name, self.files[job.name])
+        else:
+            self.failed.append(job.name)
+        if job.name == golden.MAKER and GOLDEN not in self.there:
+            self.failed.append(GOLDEN)
 
 
-def run_all(scenarios: list[Scenario], *, keep: bool) -> Iterator[Result]:
-    """Test the scenarios side by side, those with the most instances and the longest ones first; yield each one's result when it ends."""
-    waiting = sorted(scenarios, key=lambda scenario: (-scenario.instances, scenario.name not in LONGEST))
-    running: dict[Future[Result], int] = {}
-    children: list[subprocess.Popen[str]] = []
-    with ThreadPoolExecutor(CAPACITY) as pool:
-        try:
-            while waiting or running:
-                free = CAPACITY - sum(running.values())
-                # One that needs more than the machine has runs alone.
-                fitting = next((item for item in waiting if min(item.instances, CAPACITY) <= free), None)
-                if fitting:
-                    waiting.remove(fitting)
-                    future = pool.submit(run, fitting.name, children, keep=keep, verbose=len(scenarios) == 1)
-                    running[future] = min(fitting.instances, CAPACITY)
-                    continue
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    del running[future]
-                    yield future.result()
-        except BaseException:
-            for child in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-            raise
+def _measured(job: Job, cost: Cost | None) -> Job:
+    """The job with what it took when it ran last."""
+    if cost is None or not cost.seconds:
+        return job
+    return Job(job.name, cost.seconds, cost.cpu / cost.seconds, cost.memory, job.needs, job.rank)
 
 
 def main() -> int:
-    """Build the images, run the scenarios, sum up."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Choose the scenarios, run them, sum up."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     parser.add_argument("--keep", action="store_true", help="leave the instances running")
+    parser.add_argument("--affected", action="store_true", help="only what a change can touch")
+    parser.add_argument("--base", help="the revision since which it counts as a change; default: the last green run")
+    parser.add_argument("--limit", help="begin nothing that would not end within this time, such as 80m")
+    parser.add_argument("--began", type=float, help="when that time began, in seconds since 1970; default: now")
     arguments = parser.parse_args()
+    if unknown := set(arguments.scenarios) - set(scenarios()):
+        parser.error(f"{', '.join(sorted(unknown))}: no such scenario; there are {', '.join(scenarios())}")
+    try:
+        limit = seconds_of(arguments.limit) if arguments.limit else float("inf")
+    except ValueError as error:
+        parser.error(str(error))
+    waited = time.time() - arguments.began if arguments.began else 0.0
+    deadline = time.monotonic() + limit - waited
 
-    known = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    names = arguments.scenarios or known
-    if unknown := set(names) - set(known):
-        parser.error(f"{', '.join(sorted(unknown))}: no such scenario; there are {', '.join(known)}")
+    names = arguments.scenarios or scenarios()
+    choices = choose(names, arguments.base)
+    touched = [choice.scenario for choice in choices if choice.run]
+    if arguments.affected:
+        print_choices(choices)
+        names = touched
+    elif arguments.limit:
+        names = [*touched, *turned(set(names) - set(touched), _commit())]
+    if not names:
+        return 0
+    return _run(names, arguments, deadline)
 
+
+def _run(names: list[str], arguments: argparse.Namespace, deadline: float) -> int:
     # Molecule finds its programs and its configuration from here.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.chdir(ROOT)
-    LOGS.mkdir(parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-
-    # Two runs of a scenario share its instances' names.
-    locks = [(LOGS / f"{name}.lock").open("w") for name in names]
-    for name, lock in zip(names, locks, strict=True):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            parser.error(f"{name} is being run already; wait for it, or name other scenarios")
-
     began = time.monotonic()
-    print(f"calibration: 10^7 additions take {calibration():.2f} s", flush=True)
-    scenarios = [scenario(name) for name in names]
-    wanted = json.dumps({"molecule_archives": sorted({tuple(item.images) for item in scenarios if item.images})})
-    images = ["ansible-playbook", "--extra-vars", wanted, "molecule/shared/images.yml"]
-    if subprocess.run(images, check=False).returncode:
-        return 1
+    before = calibration()
+    print(f"calibration: 10^7 additions take {before:.2f} s", flush=True)
+    with _locks(names):
+        if not _engine_answers():
+            return 1
+        os.environ["MOLECULE_IMAGES_READY"] = "yes"
+        if arguments.scenarios:
+            # Later than what pytest.ini says, which leaves them out.
+            os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -m ''"
+        store = Store()
+        store.open()
+        if store.slow:
+            print(store.slow, flush=True)
+        this = Run(names, arguments, deadline)
+        try:
+            this.all()
+        finally:
+            if not arguments.keep:
+                sweep(names)
+                store.close()
+    print("\n".join(["", *map(str, this.results), "", *(budget_line(result.cost) for result in this.results)]))
+    failed = sorted({name for name in this.failed if name in names})
+    print(
+        f"{len(this.results)} scenarios in {time.monotonic() - began:.0f} s, {len(failed)} failed: {', '.join(failed) or 'none'}"
+    )
+    if this.late:
+        print(f"{len(this.late)} scenarios did not run for lack of time: {', '.join(sorted(this.late))}")
+    return 1 if this.failed else 0
+
+
+@contextlib.contextmanager
+def _locks(names: list[str]) -> Iterator[None]:
+    """Two runs of a scenario would share its instances' names."""
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            lock = stack.enter_context((CACHE / f"{name}.lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.exit(f"{name} is being run already; wait for it, or name other scenarios")
+        yield
+
+
+def _engine_answers() -> bool:
+    """Have an engine on this host: the product's own role installs or starts it."""
+    playbook = ["ansible-playbook", "--extra-vars", '{"molecule_wanted": []}', "molecule/shared/images.yml"]
+    if subprocess.run(playbook, check=False).returncode:
+        return False
     try:
         docker.from_env().ping()
     except docker.errors.DockerException as error:
         print(
             f"The engine of this host does not answer you ({error}). Run as root, or join the group docker and log in again."
         )
-        return 1
-    os.environ["MOLECULE_IMAGES_READY"] = "yes"
-    if arguments.scenarios:
-        # Later than what pytest.ini says, which leaves them out.
-        os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -m ''"
-    print(f"images ready after {time.monotonic() - began:.0f} s", flush=True)
+        return False
+    return True
 
-    results: list[Result] = []
-    try:
-        for result in run_all(scenarios, keep=arguments.keep):
-            results.append(result)
-            write(FIGURES, [result.cost])
-            print(result, flush=True)
-    finally:
-        if not arguments.keep:
-            sweep(names)
-    failed = [result.cost.scenario for result in results if not result.cost.passed]
-    print(
-        "\n".join(
-            [
-                "",
-                *map(str, results),
-                f"{len(results)} scenarios in {time.monotonic() - began:.0f} s, {len(failed)} failed",
-            ]
-        )
-    )
-    return 1 if failed else 0
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "0"
 
 
 if __name__ == "__main__":

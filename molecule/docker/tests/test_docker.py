@@ -24,10 +24,9 @@ def test_runs_a_container_of_its_own(instance: Instance) -> None:
 
 
 def test_a_client_on_the_host_reaches_a_published_port_without_a_proxy(instance: Instance) -> None:
-    programs = "/usr/bin/python3 /usr/lib/python3* $(ldd /usr/bin/python3 | grep -o '/[^ ]*')"
-    instance.sh(f"tar --create --dereference --file - {programs} 2>/dev/null | docker import - python")
     instance.sh(
-        "docker run --detach --name web --publish 127.0.0.1:8123:80 python /usr/bin/python3 -m http.server --directory /usr/bin 80"
+        f"docker run --detach --name web --publish 127.0.0.1:8123:80 {instance.python_image()}"
+        " /usr/bin/python3 -m http.server --directory /usr/bin 80"
     )
     wait_until(
         lambda: instance.http("http://127.0.0.1:8123/").status == 200, 30, "nobody answers on the published port"

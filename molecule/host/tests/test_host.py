@@ -24,13 +24,6 @@ METADATA = "169.254.169.254"
 # What the machine has to hide: a published port of each kind, and the Swarm's.
 FORBIDDEN = [2377, 7946, 8080, 9000]
 
-# An image of Python and its libraries: nothing is pulled.
-IMAGE = """
-set -e; mkdir -p /root/image; cd /root/image
-for file in /usr/bin/python3 $(ldd /usr/bin/python3 | grep -o '/[^ ]*'); do cp --dereference --parents "$file" .; done
-cp --archive --parents /usr/lib/python3* .
-tar --create . | docker import - python >/dev/null
-"""
 SERVE = "python /usr/bin/python3 -m http.server --directory /usr/lib"
 
 ASK = """
@@ -165,7 +158,7 @@ def test_before_the_first_container_only_ssh_answers(outside: Neighbour, figure:
 
 
 def test_published_ports_are_not_reached_but_those_of_the_web(instance: Instance, outside: Neighbour) -> None:
-    instance.sh(IMAGE)
+    instance.python_image()
     instance.sh(f"docker swarm init --advertise-addr {outside.address()}")
     instance.sh(
         f"docker run --detach --name web --restart always --publish 80:80 --publish 443:80 --publish 8080:80 {SERVE} 80"

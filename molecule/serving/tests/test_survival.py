@@ -73,7 +73,7 @@ def test_what_cannot_be_served_is_refused_before_any_change(instance: Instance) 
     with pytest.raises(AssertionError) as refused:
         instance.converge(SERVE, served_models=wrong, serving_default_model="iris")
     message = str(refused.value)
-    assert "has no model 'roses'. Known models: iris, prod.test.factor" in message
+    assert "has no model 'roses'. Known models: digits, iris, prod.test.factor" in message
     assert "The model 'iris' has no alias 'best'. Its aliases: challenger (version 2), champion (version 2)" in message
     assert f"version 5 of {FACTOR} (alias rejected) has validation_status=failed and is not served" in message
     assert message.count("fatal: ") == 1

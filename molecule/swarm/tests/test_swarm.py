@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from instance import Instance
 
-BASE = "mlflow-anywhere/base:13"
+PYTHON = "/usr/bin/python3"
 NETWORK = "mlflow-anywhere"
 
 
@@ -23,7 +23,8 @@ def state(instance: Instance) -> tuple[str, bool]:
 def web(instance: Instance) -> Iterator[str]:
     """A service that answers HTTP on the network, and its name."""
     instance.sh(
-        f"docker service create --quiet --name web --endpoint-mode dnsrr --no-resolve-image --network {NETWORK} {BASE} python3 -m http.server 8000"
+        f"docker service create --quiet --name web --endpoint-mode dnsrr --no-resolve-image --network {NETWORK} {instance.python_image()}"
+        f" {PYTHON} -m http.server --directory /usr/bin 8000"
     )
     yield "web"
     instance.sh("docker service rm web")
@@ -32,7 +33,7 @@ def web(instance: Instance) -> Iterator[str]:
 def ask(instance: Instance, service: str) -> str:
     """Status of the service for a plain container on the network."""
     client = f'import urllib.request as u; print(u.urlopen("http://{service}:8000", timeout=5).status)'
-    return instance.sh(f"docker run --rm --network {NETWORK} {BASE} python3 -c '{client}'").strip()
+    return instance.sh(f"docker run --rm --network {NETWORK} python {PYTHON} -c '{client}'").strip()
 
 
 def test_plain_containers_reach_services_by_name(instance: Instance, web: str) -> None:
@@ -67,4 +68,4 @@ def test_is_made_anew_when_its_address_is_gone(instance: Instance) -> None:
     assert state(instance) == ("error", False)
     instance.converge()
     assert state(instance) == ("active", True)
-    instance.sh(f"docker run --rm --network {NETWORK} {BASE} true")
+    instance.sh(f"docker run --rm --network {NETWORK} python {PYTHON} -c ''")

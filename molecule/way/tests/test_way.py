@@ -115,7 +115,7 @@ def predict(operator: Operator) -> tuple[int, str]:
 
 
 def test_a_dry_run_on_the_bare_machine_works(operator: Operator, machine: Instance) -> None:
-    machine.sh("docker load --quiet --input /var/cache/images/base_image+runtime_image+postgres+tracking+edge.tar")
+    machine.sh("docker load --quiet --input /var/cache/images/platform.tar")
     _, output = site(operator, "--check", "--diff")
     assert "+AllowUsers ops" in output
     assert machine.containers() == []

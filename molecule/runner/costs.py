@@ -15,11 +15,14 @@ from typing import Any
 
 import docker
 import psutil
+import yaml
+
+from runner import ROOT
 
 # A machine on which 10^7 additions take one second is the measure; figures of others are divided by what theirs take.
 _ADDITIONS = 2_000_000
 _SAMPLE_SECONDS = 2.0
-_TASK = re.compile(r"^[\d-]+ [\d:,]+ .*\b(?:TASK|HANDLER) \[", re.MULTILINE | re.ASCII)
+_TASK = re.compile(r"^[^|]*\| (?:TASK|RUNNING HANDLER) \[", re.MULTILINE)
 
 
 def calibration() -> float:
@@ -144,3 +147,16 @@ def read(file: Path) -> list[Cost]:
     return [
         Cost(**{**entry, "steps": [Step(**step) for step in entry["steps"]]}) for entry in json.loads(file.read_text())
     ]
+
+
+def budget() -> dict[str, float]:
+    """Processor seconds that each scenario may take, on a machine that adds 10^7 numbers in one second."""
+    found: dict[str, float] = yaml.safe_load((ROOT / "molecule" / "budget.yml").read_text())
+    return found
+
+
+def budget_line(cost: Cost) -> str:
+    """What a scenario took of its share, as if the machine had been the one that shares are stated for."""
+    spent, share = cost.cpu / cost.calibration, budget()[cost.scenario]
+    over = "   over its share: CONTRIBUTING.md says how to pay for more" if spent > share else ""
+    return f"{cost.scenario:<10} {spent:5.0f} of {share:.0f} processor seconds ({cost.cpu:.0f} here, where 10^7 additions take {cost.calibration:.2f} s){over}"

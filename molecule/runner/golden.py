@@ -1,0 +1,174 @@
+"""The golden platform: what one scenario installed on a bare machine, kept, for other scenarios to start from a copy of it.
+
+python -m runner.golden make               installs and keeps it, unless it is there
+python -m runner.golden keep INSTANCE      keeps what an instance holds now
+python -m runner.golden place INSTANCE IMAGE   prints what to mount as the data of the instance's engine
+python -m runner.golden drop INSTANCE      removes that
+"""
+
+# ruff: noqa: T201 (its output is for the terminal and for molecule/shared/create.yml)
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from runner import CACHE, ROOT
+from runner.inputs import fingerprint
+from runner.store import Store
+
+# The scenario that installs it, and the first of its steps that come later.
+MAKER, KEPT_AFTER = "site", "side_effect"
+IMAGE = "ma-instance/platform"
+# What makes a machine this one and no other; of a copy nothing may be the same.
+IDENTITY = (ROOT / "molecule" / "shared" / "files" / "identity.sh").read_text()
+# Images of the product, for machines that scenarios install without a copy.
+ARCHIVE = CACHE / "platform.tar"
+_LABEL = "ma-golden"
+
+# What is left of the first machine in its files and would be made anew by a second one: identity, keys, and what it wrote about itself.
+_FORGET = """
+set -e
+systemctl stop docker.socket docker.service
+rm -rf /etc/docker/key.json /var/lib/docker/engine-id /etc/ssh/ssh_host_* /var/log/journal/* /root/.ansible /var/lib/systemd/random-seed
+: >/etc/machine-id
+"""
+# Nothing of the platform starts by itself in a copy, before it has secrets of its own.
+_STILL = """
+set -e
+docker node update --quiet --availability drain "$(docker info --format '{{.Swarm.NodeID}}')"
+until test -z "$(docker ps --quiet --filter label=com.docker.swarm.service.name)"; do sleep 0.2; done
+docker stop $(docker ps --quiet)
+"""
+_AGAIN = """
+set -e
+until docker info >/dev/null 2>&1; do sleep 0.2; done
+docker start $(docker ps --all --quiet --filter label=mlflow-anywhere.platform)
+docker node update --quiet --availability active "$(docker info --format '{{.Swarm.NodeID}}')"
+"""
+
+
+# Files of its scenario that look at the platform and do not change it.
+_ONLY_LOOK = re.compile(rf"molecule/([^/]+\.py|pytest\.ini|runner/.*|{MAKER}/tests/.*)")
+
+
+def digest() -> str:
+    """What the platform's content depends on, as one word: everything that its installation can read, and the image of a bare machine."""
+    files = {path: found for path, found in fingerprint(MAKER).items() if not _ONLY_LOOK.fullmatch(path)}
+    bare = docker.from_env().images.get(f"ma-instance/bare:{release()}").id
+    return hashlib.sha256(json.dumps([files, bare], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def release() -> str:
+    """The Debian release that it runs on."""
+    return os.environ.get("DEBIAN", "12")
+
+
+def identity() -> Path:
+    """Where the identity of the machine is written that was kept."""
+    return CACHE / f"{_kept()}.identity"
+
+
+def _kept() -> str:
+    return f"golden-{release()}"
+
+
+def ready() -> bool:
+    """Whether the platform is there as it would be installed now."""
+    store = Store()
+    store.open()
+    try:
+        image = docker.from_env().images.get(f"{IMAGE}:{release()}")
+    except docker.errors.ImageNotFound:
+        return False
+    wanted = digest()
+    return image.labels.get(_LABEL) == wanted and (store.path(_kept()) / f".{wanted}").exists() and ARCHIVE.exists()
+
+
+def keep(name: str) -> None:
+    """Keep the files of an instance and its engine's data; the instance goes on as after a reboot. What is kept already stays."""
+    if ready():
+        return
+    store, wanted = Store(), digest()
+    store.open()
+    container = docker.from_env().containers.get(name)
+    _save(container)
+    identity().write_text(_sh(container, IDENTITY))
+    _sh(container, _STILL)
+    _sh(container, _FORGET)
+    container.stop(timeout=60)
+    store.copy(name, _kept())
+    container.commit(IMAGE, release(), changes=f"LABEL {_LABEL}={wanted}")
+    store.note(_kept(), f".{wanted}")
+    container.start()
+    _sh(container, _AGAIN)
+
+
+def _save(container: Any) -> None:
+    """Save the product's images, those of the models left out."""
+    names = _sh(
+        container, "docker images --format '{{.Repository}}:{{.Tag}}' 'mlflow-anywhere/*' | grep -v /model-"
+    ).split()
+    unfinished = ARCHIVE.with_suffix(".new")
+    with unfinished.open("wb") as file:
+        subprocess.run(["docker", "exec", container.name, "docker", "save", *names], stdout=file, check=True)
+    unfinished.rename(ARCHIVE)
+
+
+def _sh(container: Any, command: str) -> str:
+    deadline = time.monotonic() + 60
+    done = container.exec_run(["sh", "-c", command])
+    # An engine answers a moment before its container does.
+    while done.exit_code in {126, 127, 137} and time.monotonic() < deadline:
+        time.sleep(0.2)
+        done = container.exec_run(["sh", "-c", command])
+    output = done.output.decode(errors="replace")
+    if done.exit_code:
+        raise RuntimeError(f"{container.name}: {command.strip()!r} ended with {done.exit_code}: {output}")
+    return str(output)
+
+
+def make() -> int:
+    """Install it in an instance of its scenario, keep it, and remove the instance."""
+    if ready():
+        return 0
+    print(f"the golden platform is not there as it would be installed now: scenario {MAKER} installs it", flush=True)
+    steps = ["reset", "create", "prepare", "converge", "side-effect", "destroy"]
+    for step in steps:
+        done = subprocess.run(["molecule", step, "--scenario-name", MAKER], cwd=ROOT, check=False)
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+def main() -> int:
+    """Do what the command line says."""
+    action, *names = sys.argv[1:]
+    store = Store()
+    if action == "make":
+        return make()
+    if action == "keep":
+        keep(names[0])
+        return 0
+    store.open()
+    if action == "place":
+        name, image = names
+        if image.startswith(f"{IMAGE}:"):
+            print(store.copy(_kept(), name))
+        else:
+            print(store.make(name))
+    else:
+        store.remove(names[0])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
