@@ -1,0 +1,1 @@
+"""What decides which scenarios a change can touch."""
