@@ -123,7 +123,7 @@ class Tree:
     @cached_property
     def _role_lists(self) -> dict[str, tuple[str, list[str], str]]:
         """Variables that name roles, for a role that includes what it is told: the role, the value by default, and tasks_from."""
-        found = {}
+        found: dict[str, tuple[str, list[str], str]] = {}
         for path in self._below.get("roles", []):
             role, kind = path.split("/")[1:3]
             if kind != "tasks":
@@ -146,7 +146,7 @@ class Tree:
     def _yaml(self, path: str) -> Any:
         if path not in self._data:
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            self._data[path] = yaml.load(self.text(path), loader) if path in self._known else None  # noqa: S506 (safe, and in C)
+            self._data[path] = yaml.load(self.text(path), loader) if path in self._known else None
         return self._data[path]
 
     def _python(self, path: str) -> ast.Module:
@@ -244,9 +244,10 @@ class Tree:
 
     def _of_python(self, path: str, by: str) -> Iterator[tuple[str, str]]:
         module, here = self._python(path), posixpath.dirname(path)
-        for name in references.imports(module, here):
+        nodes = list(ast.walk(module))
+        for name in references.imports(nodes, here):
             yield from ((found, f"{by} imports it") for found in self._imported(name, ("", "molecule", here)))
-        for name in references.programs(module):
+        for name in references.programs(nodes):
             yield from ((found, f"{by} runs it") for found in self._below.get(name, []))
         # Molecule runs playbooks from the scenario's directory.
         scenario = "/".join(path.split("/")[:2])
@@ -304,10 +305,14 @@ class Tree:
         """Names of all scenarios."""
         return sorted(path.split("/")[1] for path in self.files if fnmatch(path, "molecule/*/molecule.yml"))
 
+    @cached_property
+    def _common(self) -> list[str]:
+        return [path for path in self.files if matches(path, COMMON)]
+
     def _begin(self, scenario: str) -> dict[str, str]:
         """Files that touch a scenario without being named: its own, what all have in common, and what its instances are made by."""
         begin = dict.fromkeys(self._below[f"molecule/{scenario}"], "its own")
-        begin |= {path: "common to all scenarios" for path in self.files if matches(path, COMMON)}
+        begin |= dict.fromkeys(self._common, "common to all scenarios")
         platforms = self._yaml(f"molecule/{scenario}/molecule.yml").get("platforms", [])
         for image, maker in MADE_BY.items():
             if maker != scenario and any(str(item.get("image", "")).startswith(image) for item in platforms):

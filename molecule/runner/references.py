@@ -53,9 +53,9 @@ def literals(node: ast.AST) -> Iterator[str]:
             yield from literals(child)
 
 
-def imports(module: ast.Module, package: str) -> Iterator[str]:
+def imports(nodes: list[ast.AST], package: str) -> Iterator[str]:
     """Dotted names of what a file imports; of `from a import b` both a and a.b, since b may be a module. `package` is the file's directory."""
-    for node in ast.walk(module):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -64,9 +64,9 @@ def imports(module: ast.Module, package: str) -> Iterator[str]:
             yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
-def programs(module: ast.Module) -> Iterator[str]:
+def programs(nodes: list[ast.AST]) -> Iterator[str]:
     """Packages that a file runs: X of `["python", "-m", "X"]`."""
-    for node in ast.walk(module):
+    for node in nodes:
         if isinstance(node, ast.List | ast.Tuple | ast.Call):
             items = node.args if isinstance(node, ast.Call) else node.elts
             yield from (name for flag, item in pairwise(items) if _constant(flag) == "-m" and (name := _constant(item)))
