@@ -98,7 +98,8 @@ class Tree:
         return found
 
     @cached_property
-    def _known(self) -> set[str]:
+    def known(self) -> set[str]:
+        """The same, to ask for one of them."""
         return set(self.files)
 
     @cached_property
@@ -146,7 +147,7 @@ class Tree:
     def _yaml(self, path: str) -> Any:
         if path not in self._data:
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            self._data[path] = yaml.load(self.text(path), loader) if path in self._known else None
+            self._data[path] = yaml.load(self.text(path), loader) if path in self.known else None
         return self._data[path]
 
     def _python(self, path: str) -> ast.Module:
@@ -217,7 +218,7 @@ class Tree:
             return []
         for place in places:
             path = posixpath.normpath(posixpath.join(place, token))
-            if path in self._known:
+            if path in self.known:
                 return [path]
             if "/" in token and path != place and path in self._below:
                 return self._below[path]
@@ -262,7 +263,7 @@ class Tree:
         parts = name.removeprefix("ansible.").split(".")
         for place in places:
             base = posixpath.join(place, *parts)
-            for found in {f"{base}.py", f"{base}/__init__.py"} & self._known:
+            for found in {f"{base}.py", f"{base}/__init__.py"} & self.known:
                 yield found
                 yield from (posixpath.join(place, *parts[:end], "__init__.py") for end in range(1, len(parts)))
 
@@ -288,15 +289,15 @@ class Tree:
             if path.endswith((".yml", ".j2")):
                 used = sorted(set(self._filter_use.findall(self.text(path))))
                 found += [(self._filters[name], f"filter {name}, which {by} uses") for name in used]
-            self._named[path] = {other: why for other, why in reversed(found) if other in self._known}
+            self._named[path] = {other: why for other, why in reversed(found) if other in self.known}
         return self._named[path]
 
-    def reach(self, begin: dict[str, str]) -> dict[str, str]:
-        """Files that the given ones lead to, themselves included, each with the first reason."""
+    def reach(self, begin: dict[str, str], follow: Callable[[str, str], bool] = lambda _, __: True) -> dict[str, str]:
+        """Files that the given ones lead to, themselves included, each with the first reason; `follow` says which steps count."""
         found = dict(begin)
         queue = list(begin)
         for path in queue:
-            new = {other: why for other, why in self.named(path).items() if other not in found}
+            new = {other: why for other, why in self.named(path).items() if other not in found and follow(path, other)}
             found |= new
             queue += new
         return found
