@@ -130,7 +130,7 @@ def _in_a_unit_test(path: str, other: str) -> bool:
         path.startswith("tests/")
         or not path.endswith(".py")
         or other.endswith(".py")
-        or path.split("/")[0] == other.split("/")[0]
+        or PurePosixPath(path).parts[0] == PurePosixPath(other).parts[0]
     )
 
 

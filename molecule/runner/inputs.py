@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import contextlib
 import hashlib
 import posixpath
 import re
@@ -147,14 +148,15 @@ class Tree:
     def _yaml(self, path: str) -> Any:
         if path not in self._data:
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            self._data[path] = yaml.load(self.text(path), loader) if path in self.known else None
-        return self._data[path]
+            # A file that cannot be read names nothing; its test will say so.
+            with contextlib.suppress(yaml.YAMLError):
+                self._data[path] = yaml.load(self.text(path), loader) if path in self.known else None
+        return self._data.setdefault(path, None)
 
     def _python(self, path: str) -> ast.Module:
         try:
             return ast.parse(self.text(path))
         except SyntaxError:
-            # Its test will say so.
             return ast.Module([], [])
 
     @staticmethod
@@ -225,11 +227,7 @@ class Tree:
         return []
 
     def _of_yaml(self, path: str, by: str) -> Iterator[tuple[str, str]]:
-        try:
-            data = self._yaml(path)
-        except yaml.YAMLError:
-            return
-        here = posixpath.dirname(path)
+        data, here = self._yaml(path), posixpath.dirname(path)
         # A role's paths begin at the role.
         places = ["/".join(path.split("/")[:2]), here] if path.startswith("roles/") else [here]
         for text in references.strings(data):
@@ -314,7 +312,7 @@ class Tree:
         """Files that touch a scenario without being named: its own, what all have in common, and what its instances are made by."""
         begin = dict.fromkeys(self._below[f"molecule/{scenario}"], "its own")
         begin |= dict.fromkeys(self._common, "common to all scenarios")
-        platforms = self._yaml(f"molecule/{scenario}/molecule.yml").get("platforms", [])
+        platforms = (self._yaml(f"molecule/{scenario}/molecule.yml") or {}).get("platforms", [])
         for image, maker in MADE_BY.items():
             if maker != scenario and any(str(item.get("image", "")).startswith(image) for item in platforms):
                 made = {
