@@ -133,10 +133,12 @@ class Tree:
             for name, entry, _ in self._included(self._yaml(path)):
                 if "{{" in name:
                     defaults = self._yaml(f"roles/{role}/defaults/main.yml") or {}
-                    lists = {key: value for key, value in defaults.items() if isinstance(value, list)}
-                    found |= {
-                        key: (role, value, entry) for key, value in lists.items() if self._roles.issuperset(value)
+                    named = {
+                        key: value
+                        for key, value in defaults.items()
+                        if isinstance(value, list) and all(item in self._roles for item in map(str, value))
                     }
+                    found |= {key: (role, value, entry) for key, value in named.items()}
         return found
 
     def text(self, path: str) -> str:
@@ -192,8 +194,9 @@ class Tree:
         """Files of the roles that a YAML file uses, each with the reason."""
         chosen: list[tuple[str, str]] = []
         for name, entry, given in self._included(data):
-            # Inside a role, a computed name is one of a list of roles; molecule/shared takes it from molecule_images.
-            computed = "{{" in name and not by.startswith(("role ", "molecule/shared/"))
+            # Where a role has a list of roles, a computed name is one of them; molecule/shared takes it from molecule_images.
+            lists = any(by == f"role {owner}" for owner, _, _ in self._role_lists.values())
+            computed = "{{" in name and not lists and not by.startswith("molecule/shared/")
             chosen += [(role, "main") for role in self._roles] if computed else [(name, entry)]
             for variable, (owner, default, tasks) in self._role_lists.items():
                 if owner == name and variable not in given:
