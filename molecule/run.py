@@ -25,7 +25,7 @@ from pathlib import Path
 
 import docker
 from runner import CACHE, ROOT, golden
-from runner.affected import choose, print_choices, stamp
+from runner.affected import choose, show, stamp
 from runner.costs import Cost, budget_line, calibration, read, write
 from runner.inputs import fingerprint, scenarios
 from runner.packing import Capacity, Job, next_job, seconds_of, turned
@@ -173,7 +173,7 @@ def main() -> int:
     choices = choose(names, arguments.base)
     touched = [choice.scenario for choice in choices if choice.run]
     if arguments.affected:
-        print_choices(choices)
+        show(choices)
         names = touched
     elif arguments.limit:
         names = [*touched, *turned(set(names) - set(touched), _commit())]

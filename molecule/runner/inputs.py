@@ -21,9 +21,7 @@ from typing import Any
 
 import yaml
 
-from runner import references
-
-ROOT = Path(__file__).resolve().parents[2]
+from runner import ROOT, references
 
 # What every scenario begins with; what these files name counts too.
 COMMON = (
@@ -57,10 +55,13 @@ NOTHING = {
     "inventory/*": "for platforms of people",
     "requirements*.in": "what the locks are made of",
     "tools/generate_docs.py": "writes documentation",
+    "molecule/budget.yml": "is compared with what a run took",
 }
 
-# Instances of such an image are made by another scenario, up to its tests.
-MADE_BY = {"ma-instance/platform": "site"}
+# A copy of the golden platform is made by these tasks, and has of the platform what these roles made, and what its scenario starts of it.
+_GOLDEN, _COPY = "ma-instance/platform", "molecule/shared/tasks/renew.yml"
+_IN_EVERY_COPY = ("docker", "swarm", "base_image", "runtime_image")
+_STARTED = {"models": ("training", "serving")}
 
 # A name of a file that is put together at run time.
 _COMPUTED = re.compile(r"(\}\}[\w.-]*|')\.(yml|j2|py)\b")
@@ -194,9 +195,9 @@ class Tree:
         """Files of the roles that a YAML file uses, each with the reason."""
         chosen: list[tuple[str, str]] = []
         for name, entry, given in self._included(data):
-            # Where a role has a list of roles, a computed name is one of them; molecule/shared takes it from molecule_images.
+            # Where a role has a list of roles, a computed name is one of them.
             lists = any(by == f"role {owner}" for owner, _, _ in self._role_lists.values())
-            computed = "{{" in name and not lists and not by.startswith("molecule/shared/")
+            computed = "{{" in name and not lists
             chosen += [(role, "main") for role in self._roles] if computed else [(name, entry)]
             for variable, (owner, default, tasks) in self._role_lists.items():
                 if owner == name and variable not in given:
@@ -207,15 +208,9 @@ class Tree:
                 # The owner's own value is a default, which counts where it is not replaced.
                 if by != f"role {owner}":
                     chosen += [(role, tasks) for role in references.strings(mapping[variable])]
-            chosen += [(role, self._image(role)) for role in references.strings(mapping.get("molecule_images", []))]
         for role, entry in dict.fromkeys(chosen):
             what = f"role {role}" if entry == "main" else f"tasks {entry} of role {role}"
             yield from ((path, f"{what}, which {by} uses") for path in self._role(role, entry))
-
-    def _image(self, role: str) -> str:
-        """Tasks of a role that build its image."""
-        images = (self._yaml("molecule/shared/vars/instances.yml") or {}).get("molecule_product_images", {})
-        return str(images.get(role, {}).get("tasks", "main"))
 
     def _at(self, token: str, places: Iterable[str]) -> list[str]:
         """Files that a text names, seen from the first place where there is one of this name; a directory is named with a slash."""
@@ -309,26 +304,33 @@ class Tree:
 
     @cached_property
     def _common(self) -> list[str]:
-        return [path for path in self.files if matches(path, COMMON)]
+        return [path for path in self.files if matches(path, COMMON) and path != _COPY]
 
     def _begin(self, scenario: str) -> dict[str, str]:
         """Files that touch a scenario without being named: its own, what all have in common, and what its instances are made by."""
         begin = dict.fromkeys(self._below[f"molecule/{scenario}"], "its own")
         begin |= dict.fromkeys(self._common, "common to all scenarios")
-        platforms = (self._yaml(f"molecule/{scenario}/molecule.yml") or {}).get("platforms", [])
-        for image, maker in MADE_BY.items():
-            if maker != scenario and any(str(item.get("image", "")).startswith(image) for item in platforms):
-                made = {
-                    path: why
-                    for path, why in self._begin(maker).items()
-                    if not path.startswith(f"molecule/{maker}/tests/")
-                }
-                begin = dict.fromkeys(made, f"scenario {maker}, which makes its image") | begin
+        if self._is_copy(scenario):
+            data = list(references.mappings(self._yaml(f"molecule/{scenario}/molecule.yml")))
+            started = [part for mapping in data for part in references.strings(mapping.get("molecule_start", []))]
+            roles = [role for part in started for role in _STARTED.get(part, (part,))]
+            for role in (*_IN_EVERY_COPY, *roles):
+                begin |= dict.fromkeys(
+                    self._role(role, "main"), f"role {role}, of which a copy of the platform begins with what it made"
+                )
         return begin
+
+    def _is_copy(self, scenario: str) -> bool:
+        platforms = (self._yaml(f"molecule/{scenario}/molecule.yml") or {}).get("platforms", [])
+        return any(str(item.get("image", "")).startswith(_GOLDEN) for item in platforms)
 
     @cached_property
     def _reached(self) -> dict[str, dict[str, str]]:
-        return {scenario: self.reach(self._begin(scenario)) for scenario in self.scenarios()}
+        def reached(scenario: str) -> dict[str, str]:
+            found = self.reach(self._begin(scenario), lambda _, other: other != _COPY)
+            return found | ({_COPY: "makes copies of the platform"} if self._is_copy(scenario) else {})
+
+        return {scenario: reached(scenario) for scenario in self.scenarios()}
 
     @cached_property
     def unknown(self) -> list[str]:

@@ -25,10 +25,10 @@ TOUCHED = {
     "roles/postgres/files/entrypoint": DATABASES,
     "roles/swarm/tasks/create.yml": EDGES | DATABASES | {"swarm"},
     "roles/teardown/tasks/remove.yml": {"site"},
-    "roles/training/tasks/job.yml": {"site", "way"},
+    "roles/training/tasks/job.yml": {"serving", "site", "way"},
     "roles/edge/README.md": set(),
     # Parts of roles that others include: validate by preflight, wait by the edge, parent by what builds the instances' images.
-    "roles/base_image/tasks/build.yml": EDGES | DATABASES | {"swarm"},
+    "roles/base_image/tasks/build.yml": EDGES | DATABASES,
     "roles/base_image/tasks/parent.yml": ALL,
     "roles/certificate/files/acme.py": WHOLE | {"public"},
     "roles/certificate/tasks/wait.yml": EDGES,
@@ -45,7 +45,7 @@ TOUCHED = {
     "module_utils/engine.py": ALL,
     # The variables of the role serving name its package, and preflight reads them.
     "serving/app.py": WHOLE | {"preflight", "serving"},
-    "training/cli.py": WHOLE,
+    "training/cli.py": WHOLE | {"serving"},
     # Playbooks and inventories.
     "inventory/droplet/hosts.yml": CLOUD,
     "inventory/fleet/hosts.yml": set(),
@@ -77,14 +77,16 @@ TOUCHED = {
     "docs/speed.md": set(),
     "pyproject.toml": set(),
 }
-# The image of an instance that a scenario makes, in the repository of these tests.
+# A scenario that starts from a copy of the golden platform, in the repository of these tests.
 GOLDEN = {
-    "molecule/two/molecule.yml": "platforms: [{name: ma-two, image: 'ma-instance/platform:${DEBIAN:-13}'}]\n",
-    "molecule/site/molecule.yml": "platforms: []\n",
-    "molecule/site/converge.yml": "- import_playbook: ../../site.yml\n",
-    "molecule/site/tests/test_site.py": "import helper\n",
-    "molecule/helper.py": "",
-    "site.yml": "- hosts: all\n  roles: [alpha]\n",
+    "molecule/shared/tasks/renew.yml": "- include_role: {name: beta, tasks_from: configure}\n",
+    "molecule/two/molecule.yml": """\
+platforms: [{name: ma-two, image: 'ma-instance/platform:${DEBIAN:-12}'}]
+provisioner: {inventory: {group_vars: {all: {molecule_start: [alpha, models]}}}}
+""",
+    "roles/swarm/tasks/main.yml": "",
+    "roles/serving/tasks/main.yml": "",
+    "roles/edge/tasks/main.yml": "",
 }
 
 
@@ -140,12 +142,16 @@ def test_a_module_and_what_it_imports_follow_the_role_that_uses_it(repository: R
     assert shared.isdisjoint(tree.inputs("two"))
 
 
-def test_a_golden_image_depends_on_what_made_it_but_for_its_tests(repository: Repository) -> None:
+def test_a_copy_depends_on_what_it_has_and_starts_of_the_platform(repository: Repository) -> None:
     tree = repository(GOLDEN)
-    assert {"molecule/site/converge.yml", "site.yml", "roles/alpha/tasks/main.yml"} <= tree.inputs("two").keys()
-    assert {"molecule/site/tests/test_site.py", "molecule/helper.py"}.isdisjoint(tree.inputs("two"))
-    assert tree.inputs("two")["molecule/site/converge.yml"] == "scenario site, which makes its image"
-    assert "molecule/site/converge.yml" not in tree.inputs("one")
+    found = {
+        path for path in tree.inputs("two") if path.startswith("roles/") and "nobody" not in tree.inputs("two")[path]
+    }
+    # Beta is of its converge.yml.
+    assert {path.split("/")[1] for path in found} == {"alpha", "beta", "serving", "swarm"}
+    assert "molecule/shared/tasks/renew.yml" in tree.inputs("two")
+    assert "molecule/shared/tasks/renew.yml" not in tree.inputs("one")
+    assert "roles/swarm/tasks/main.yml" not in tree.inputs("one")
 
 
 def test_a_list_of_roles_replaces_the_default_where_it_is_given(repository: Repository) -> None:
@@ -179,17 +185,6 @@ def test_a_computed_role_may_be_any_where_no_list_says_which(path: str, reposito
     play = f"- hosts: all\n  tasks: [{include}]\n" if path.startswith("molecule") else f"- {include}\n"
     found = repository({path: play}).inputs("two")
     assert found["roles/alpha/tasks/main.yml"].startswith("role alpha, which ")
-
-
-def test_images_that_are_loaded_depend_on_what_builds_them(repository: Repository) -> None:
-    files = {
-        "molecule/shared/vars/instances.yml": "molecule_product_images: {alpha: {tasks: install}}\n",
-        "roles/alpha/tasks/install.yml": "",
-        "molecule/two/molecule.yml": "provisioner: {inventory: {group_vars: {all: {molecule_images: [alpha]}}}}\n",
-    }
-    found = repository(files).inputs("two")
-    assert found["roles/alpha/tasks/install.yml"] == "tasks install of role alpha, which molecule/two/molecule.yml uses"
-    assert "roles/alpha/tasks/main.yml" not in found
 
 
 def test_files_that_cannot_be_read_name_nothing(repository: Repository) -> None:

@@ -9,11 +9,15 @@ from runner.golden import IDENTITY, identity
 
 
 def test_nothing_of_the_first_machine_is_carried_over(instance: Instance) -> None:
-    first, here = (dict(line.split() for line in text.splitlines()) for text in (identity().read_text(), instance.sh(IDENTITY)))
+    first, here = (
+        dict(line.split() for line in text.splitlines()) for text in (identity().read_text(), instance.sh(IDENTITY))
+    )
     assert {"/etc/machine-id", "worker-token", "/var/lib/docker/swarm/certificates/swarm-node.key"} <= set(first)
     assert "/var/lib/mlflow-anywhere/postgres/secrets/password" in first
     assert "/var/lib/mlflow-anywhere/tracking/secrets/environment.json" in first
-    empty = {"/var/lib/mlflow-anywhere/tracking/secrets/" + name for name in ("accounts.json", "auth.ini", "aws_credentials")}
+    empty = {
+        "/var/lib/mlflow-anywhere/tracking/secrets/" + name for name in ("accounts.json", "auth.ini", "aws_credentials")
+    }
     assert [name for name, value in here.items() if first.get(name) == value and name not in empty] == []
 
 
