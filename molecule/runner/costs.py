@@ -15,6 +15,7 @@ from typing import Any
 
 import docker
 import psutil
+import requests
 import yaml
 
 from runner import ROOT
@@ -120,18 +121,24 @@ class Meter:
 
     def _read_instances(self) -> int:
         memory = 0
-        for container in self._engine.containers.list(filters={"label": self._label}, ignore_removed=True):
-            try:
-                stats: Any = container.stats(stream=False, one_shot=True)
-                spent = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
-                used = stats["memory_stats"]["usage"]
-            except (docker.errors.APIError, KeyError):
-                continue
-            name = str(container.id)
-            self._of_instances[name] = max(self._of_instances.get(name, 0.0), spent)
-            detail = stats["memory_stats"].get("stats", {})
-            memory += used - detail.get("total_inactive_file", detail.get("inactive_file", 0))
+        try:
+            for container in self._engine.containers.list(filters={"label": self._label}, ignore_removed=True):
+                memory += self._read_instance(container)
+        except (docker.errors.DockerException, requests.RequestException):
+            # An engine that is too busy to answer will do so the next time.
+            return memory
         return memory
+
+    def _read_instance(self, container: Any) -> int:
+        try:
+            stats: Any = container.stats(stream=False, one_shot=True)
+            spent = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+            used, detail = stats["memory_stats"]["usage"], stats["memory_stats"].get("stats", {})
+        except (docker.errors.APIError, requests.RequestException, KeyError):
+            # One that ends just now has nothing to say.
+            return 0
+        self._of_instances[container.id] = max(self._of_instances.get(container.id, 0.0), spent)
+        return int(used - detail.get("total_inactive_file", detail.get("inactive_file", 0)))
 
 
 def write(file: Path, costs: list[Cost]) -> None:

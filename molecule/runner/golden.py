@@ -44,7 +44,7 @@ rm -rf /etc/docker/key.json /var/lib/docker/engine-id /etc/ssh/ssh_host_* /var/l
 # Nothing of the platform starts by itself in a copy, before it has secrets of its own.
 _STILL = """
 set -e
-docker node update --quiet --availability drain "$(docker info --format '{{.Swarm.NodeID}}')"
+docker node update --availability drain "$(docker info --format '{{.Swarm.NodeID}}')"
 until test -z "$(docker ps --quiet --filter label=com.docker.swarm.service.name)"; do sleep 0.2; done
 docker stop $(docker ps --quiet)
 """
@@ -52,7 +52,7 @@ _AGAIN = """
 set -e
 until docker info >/dev/null 2>&1; do sleep 0.2; done
 docker start $(docker ps --all --quiet --filter label=mlflow-anywhere.platform)
-docker node update --quiet --availability active "$(docker info --format '{{.Swarm.NodeID}}')"
+docker node update --availability active "$(docker info --format '{{.Swarm.NodeID}}')"
 """
 
 
