@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ HOST = {
 }
 
 Render = Callable[..., str]
+
+
+load_plugins = cache(init_plugin_loader)
 
 
 def trusted(value: Any) -> Any:
@@ -41,7 +45,7 @@ def variables(role: str) -> dict[str, Any]:
 
 def text_renderer(role: str, **given: Any) -> Render:
     """Function that gives what a text of the role becomes, with the variables `given` and those of the call."""
-    init_plugin_loader()
+    load_plugins()
     for plugins in (ROLES.parent / "filter_plugins", ROLES / role / "filter_plugins"):
         filter_loader.add_directory(str(plugins))
     loader = DataLoader()

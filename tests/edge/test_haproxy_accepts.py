@@ -32,9 +32,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "many models": {
         "served_models": [
             {"name": f"m{number}", "port": 9000 + number, "engine": ("api", "mlflow")[number % 2], "replicas": 9}
-            for number in range(40)
+            for number in range(120)
         ],
         "serving_default_model": "m7",
+        # As the edge asks for it when its pages outgrow the usual one.
+        "edge_buffer_size": 2**19,
     },
     "challengers of both engines": {
         "served_models": [{"name": name, "engine": name, "challenger": {"percent": 50}} for name in ("api", "mlflow")],
