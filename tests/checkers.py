@@ -11,12 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TREE = ROOT / ".cache/checkers"
-# As root of the tree alone, with devices, a network and mounts of its own: no program sees or touches the machine's.
+# As root of the tree alone, with a network and mounts of its own: no program reaches the machine's, or leaves something in the tree.
 APART = """
 set -eu
 tree=$1
 shift
 mount --rbind /dev "$tree/dev"
+mount -t tmpfs none "$tree/run"
+mkdir -m 755 "$tree/run/sshd"
 while [ "$1" != -- ]; do
     mount --bind "$2" "$tree$1"
     shift 2
