@@ -45,7 +45,7 @@ lint: .venv/.test ## linters, types, generated documentation
 	.venv/bin/ansible-lint
 	.venv/bin/python tools/generate_docs.py --check
 
-unit: .venv/.test ## tests without containers
+unit: .venv/.test .cache/checkers/made ## tests without containers
 	.venv/bin/pytest -q --numprocesses=2
 
 molecule: .venv/.test ## scenarios in test instances (SCENARIO=name runs one)
@@ -85,3 +85,8 @@ lock: .venv/.up ## renew the locked requirements from the .in files
 	@echo 'Installing what checks the repository into .venv'
 	@tools/venv requirements-dev.txt
 	@touch $@
+
+# Where it cannot be made, it says so and the tests that need it are skipped.
+.cache/checkers/made: tools/checkers
+	@echo 'Fetching the programs that check what the roles write into .cache/checkers'
+	@tools/checkers

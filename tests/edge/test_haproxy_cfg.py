@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -153,27 +151,6 @@ def test_messages_are_json(config: str) -> None:
     assert len(bodies) > 15
     for body in bodies:
         assert {"error_code", "message"} <= set(json.loads(body))
-
-
-@pytest.mark.parametrize(
-    "models", [MODELS, [], [{"name": "a", "engine": "api"}], [{"name": f"m{i}", "port": 9000 + i} for i in range(40)]]
-)
-def test_haproxy_accepts_it(render: Render, tmp_path: Path, models: list[dict[str, object]]) -> None:
-    haproxy = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-    if haproxy is None:
-        pytest.skip("no haproxy on this machine; every run of the role checks its configuration in the container")
-    version = subprocess.run([haproxy, "-v"], capture_output=True, text=True, check=True).stdout
-    if not re.search(r"version ([3-9]|\d\d)\.", version):
-        pytest.skip(f"the configuration is for HAProxy 3.0; this machine has {version.splitlines()[0]}")
-    pages = {"edge_catalogue": [{"name": model["name"], "engine": model.get("engine", "mlflow")} for model in models]}
-    for name in ("models.json", "index.html", "style.css", "versions.map", "metadata.map"):
-        (tmp_path / name).write_text(render(f"{name}.j2", served_models=models, serving_default_model="", **pages))
-    config = render("haproxy.cfg.j2", served_models=models, serving_default_model="").replace("/edge/", f"{tmp_path}/")
-    (tmp_path / "haproxy.cfg").write_text(config)
-    check = subprocess.run(
-        [haproxy, "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False
-    )
-    assert check.returncode == 0, check.stdout + check.stderr
 
 
 PUBLIC = {
