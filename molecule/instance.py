@@ -110,17 +110,8 @@ class Instance:
         lines = self.sh(f"find {directory} -printf '%p\\t%#m %U:%G\\n'").splitlines()
         return dict(line.split("\t") for line in lines)
 
-    def leaks(self, secret: str) -> list[str]:
-        """Places where somebody who may not read the secret's file can read the secret, as it is or escaped."""
-        quoted = json.dumps(secret)[1:-1]
-        forms = {
-            secret,
-            quote(secret),
-            quote(secret, safe=""),
-            quote_plus(secret),
-            quoted,
-            quoted.replace("&", "\\u0026"),
-        }
+    def leaks(self, secrets: dict[str, str]) -> dict[str, list[str]]:
+        """Where somebody who may not read a secret's file can read the secret, as it is or escaped: places by the secret's name, those of none left out."""
         places = {
             "containers": "docker ps -aq | xargs -r docker inspect",
             "services": "docker service ls -q | xargs -r docker service inspect",
@@ -132,11 +123,13 @@ class Instance:
             "container logs": "for c in $(docker ps -aq); do docker logs $c; done 2>&1",
             "journal": "journalctl --no-pager --output cat",
         }
-        found = []
+        found: dict[str, list[str]] = {}
         for place, command in places.items():
             text = str(self.host.run(command).stdout)
-            found += [place for form in forms if form in text]
-        return sorted(set(found))
+            for name, secret in secrets.items():
+                if any(form in text for form in _spellings(secret)):
+                    found.setdefault(name, []).append(place)
+        return found
 
     def converge(self, playbook: str = "converge.yml", **variables: Any) -> Recap:
         """Run a playbook of the scenario once more, on this instance alone."""
@@ -179,6 +172,13 @@ class Instance:
         )
         text.append(f"--- journal\n{journal.stdout}")
         return "\n".join(text)
+
+
+def _spellings(secret: str) -> set[str]:
+    """A secret as addresses, JSON and programs in Go write it."""
+    quoted = json.dumps(secret)[1:-1]
+    ampersand = quoted.replace("&", "\\u0026")
+    return {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), quoted, ampersand}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:

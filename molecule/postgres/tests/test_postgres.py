@@ -79,7 +79,7 @@ def test_a_password_from_a_vault_replaces_the_old_one_and_is_never_logged(
     assert login(instance, AWKWARD) == "in"
     assert login(instance, AWKWARD, at="loopback") == "in"
     assert "password authentication failed" in login(instance, secrets["postgres_password"])
-    assert instance.leaks(AWKWARD) == []
+    assert instance.leaks({"password": AWKWARD}) == {}
     assert sql(instance, "SHOW max_connections") == "50"
     assert instance.modes(SECRETS)[f"{SECRETS}/password"] == "0400 10001:0"
     instance.converge()
@@ -163,4 +163,5 @@ def test_rows_survive(instance: Instance, event: str) -> None:
 
 
 def test_secrets_stand_in_no_readable_place(instance: Instance, secrets: dict[str, str]) -> None:
-    assert {name: instance.leaks(value) for name, value in secrets.items()} == {"postgres_password": []}
+    assert list(secrets) == ["postgres_password"]
+    assert instance.leaks(secrets) == {}

@@ -157,8 +157,8 @@ def test_the_host_has_hashes_and_no_log_has_keys(instance: Instance, secrets: di
     modes = instance.modes(DIRECTORY)
     assert {modes[f"{DIRECTORY}/{name}.map"] for name in ("keys", "grants", "rates")} == {"0440 10001:0"}
     assert modes[f"{DIRECTORY}/certificates/edge.pem"].startswith("0400 10001:")
+    assert instance.leaks(keys) == {}
     for name, key in keys.items():
-        assert instance.leaks(key) == [], name
         found = instance.sh(
             f"grep --recursive --files-with-matches --fixed-strings -e {key} /var/lib/mlflow-anywhere /etc || true"
         )

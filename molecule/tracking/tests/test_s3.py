@@ -59,7 +59,7 @@ def test_artifacts_go_through_the_server_into_the_bucket_and_back(instance: Inst
     prefix = f"team/{run['experiment']}/{run['run']}/artifacts"
     assert objects(instance, prefix=prefix) == {f"{prefix}/note.txt": 19, f"{prefix}/deep/er/big.bin": 3 * 1024 * 1024}
     assert instance.modes(SECRETS)[f"{SECRETS}/aws_credentials"] == "0400 10001:0"
-    assert {secret: instance.leaks(secret) for secret in (KEY_ID, SECRET)} == {KEY_ID: [], SECRET: []}
+    assert instance.leaks({"key id": KEY_ID, "key": SECRET}) == {}
     # Back on the volume, the keys are gone from the host.
     instance.converge()
     assert "key" not in instance.sh(f"grep -v '^#' {SECRETS}/aws_credentials || true")

@@ -144,4 +144,4 @@ def test_waits_for_a_database_that_starts_later(instance: Instance) -> None:
 
 def test_secrets_stand_in_no_readable_place(instance: Instance, secrets: dict[str, str]) -> None:
     kept = secrets | {"environment.json": base64.b64encode(secrets["tracking_webhook_key"].encode()).decode()}
-    assert {name: instance.leaks(value) for name, value in kept.items()} == {name: [] for name in kept}
+    assert instance.leaks(kept) == {}

@@ -160,7 +160,7 @@ def test_ready_needs_no_user_and_says_the_truth(instance: Instance) -> None:
 
 def test_secrets_stand_in_no_readable_place(instance: Instance, secrets: dict[str, str]) -> None:
     assert {"admin_password", "tracking_user_ana"} <= set(secrets)
-    assert {name: instance.leaks(value) for name, value in secrets.items()} == {name: [] for name in secrets}
+    assert instance.leaks(secrets) == {}
     hashes = sql(instance, "SELECT password_hash FROM users WHERE username = 'admin'")
     assert re.match(r"(scrypt|pbkdf2):", hashes)
 
