@@ -25,9 +25,9 @@ from pathlib import Path
 
 import docker
 from runner import CACHE, ROOT, golden
-from runner.affected import choose, show, stamp
+from runner.affected import UNIT_TESTS, choose, choose_units, show, stamp
 from runner.costs import Cost, budget_line, calibration, read, write
-from runner.inputs import fingerprint, scenarios
+from runner.inputs import TREE, fingerprint, scenarios
 from runner.packing import Capacity, Job, next_job, seconds_of, turned
 from runner.scenario import Result, Scenario, run, sweep
 from runner.store import Store
@@ -175,11 +175,29 @@ def main() -> int:
     if arguments.affected:
         show(choices)
         names = touched
+        if status := _unit(arguments.base):
+            return status
     elif arguments.limit:
         names = [*touched, *turned(set(names) - set(touched), _commit())]
     if not names:
         return 0
     return _run(names, arguments, deadline)
+
+
+def _unit(base: str | None) -> int:
+    """Run the unit tests that a change can touch."""
+    tests, files = choose_units(base), TREE.digests(TREE.files)
+    print(
+        f"unit tests: {'all' if tests is None else len(tests)} of the files, the others import and read nothing that changed",
+        flush=True,
+    )
+    if tests == []:
+        return 0
+    command = [sys.executable, "-m", "pytest", "--quiet", "--numprocesses=2", *(tests or [])]
+    done = subprocess.run(command, cwd=ROOT, check=False)
+    if done.returncode == 0 and base is None:
+        stamp(UNIT_TESTS, files)
+    return done.returncode
 
 
 def _run(names: list[str], arguments: argparse.Namespace, deadline: float) -> int:

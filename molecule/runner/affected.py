@@ -27,6 +27,9 @@ EVERY_TEST = (
 # These read the whole repository, so every change can touch them.
 ALWAYS = ("tests/molecule/*", "tests/test_readme.py", "tests/test_repository.py", "tests/test_roles.py")
 
+# The unit tests as a whole have a stamp as a scenario has.
+UNIT_TESTS = "unit"
+
 # So many files of a change are named.
 _NAMED = 3
 
@@ -162,3 +165,15 @@ def unit_tests(paths: Iterable[str], *, tree: Tree = TREE) -> list[str] | None:
         return None
     tests = [path for path in tree.files if path.startswith("tests/") and re.search(r"/test_\w+\.py$", path)]
     return [test for test in tests if matches(test, ALWAYS) or _tests_file(test, paths, tree)]
+
+
+def choose_units(base: str | None = None, *, tree: Tree = TREE) -> list[str] | None:
+    """Test files that a change since the commit `base` can touch, or since all that were touched were green; None stands for all."""
+    if base:
+        return unit_tests(changed(base, tree=tree), tree=tree)
+    try:
+        green = json.loads(_file(UNIT_TESTS, tree).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    changes = _differing(green["files"], tree.digests(tree.files))
+    return unit_tests(changes, tree=tree) if changes else []

@@ -350,7 +350,11 @@ class Tree:
 
     def fingerprint(self, scenario: str) -> dict[str, str]:
         """SHA-256 of what each input holds now; one that may be executed is marked, since images are given its mode."""
-        return {path: self._digest(self.root / path) for path in sorted(self.inputs(scenario))}
+        return self.digests(self.inputs(scenario))
+
+    def digests(self, paths: Iterable[str]) -> dict[str, str]:
+        """The same of any files."""
+        return {path: self._digest(self.root / path) for path in sorted(paths)}
 
     @staticmethod
     def _digest(file: Path) -> str:

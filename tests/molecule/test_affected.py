@@ -5,7 +5,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from runner.affected import ALWAYS, EVERY_TEST, GREEN, Choice, changed, choose, show, stamp, unit_tests
+from runner.affected import (
+    ALWAYS,
+    EVERY_TEST,
+    GREEN,
+    UNIT_TESTS,
+    Choice,
+    changed,
+    choose,
+    choose_units,
+    show,
+    stamp,
+    unit_tests,
+)
 from runner.inputs import TREE, Tree, matches
 
 from .conftest import Repository
@@ -164,3 +176,13 @@ def test_a_conftest_touches_the_tests_below_it() -> None:
 def test_a_removed_module_touches_the_tests_of_those_beside_it() -> None:
     assert "tests/serving/test_errors.py" in (unit_tests(["serving/gone.py"]) or ())
     assert "tests/training/test_idx.py" not in (unit_tests(["serving/gone.py"]) or ())
+
+
+def test_unit_tests_are_chosen_by_what_changed_since_they_were_green(repository: Repository) -> None:
+    tree = repository({"tests/test_a.py": "import a\n", "a.py": "", "tests/test_b.py": "", "b.py": ""})
+    assert choose_units(tree=tree) is None
+    stamp(UNIT_TESTS, tree.digests(tree.files), tree=tree)
+    assert choose_units(tree=tree) == []
+    (tree.root / "a.py").write_text("A = 1\n")
+    assert choose_units(tree=Tree(tree.root)) == ["tests/test_a.py"]
+    assert choose_units("HEAD", tree=Tree(tree.root)) == ["tests/test_a.py"]
