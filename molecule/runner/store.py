@@ -58,8 +58,9 @@ class Store:
         return found.stdout.strip() == "btrfs"
 
     def close(self) -> None:
-        """Unmount it, so that the directory of the checkout can be removed."""
-        if self._is_btrfs() and os.path.ismount(self.directory):
+        """Unmount it, so that the directory of the checkout can be removed; not while another run has instances there."""
+        busy = any(name.startswith("ma-") for name in self.names())
+        if not busy and os.path.ismount(self.directory):
             _run("umount", self.directory)
 
     def path(self, name: str) -> Path:
