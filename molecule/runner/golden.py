@@ -61,9 +61,16 @@ exit 1
 """
 
 
+# Files of its scenario that look at the platform, or come after it.
+_NOT_IN_IT = re.compile(
+    r"molecule/([^/]+\.py|pytest\.ini|runner/.*|shared/(keep|prepare|destroy)\.yml|shared/tasks/(load|renew)\.yml|shared/files/.*\.(py|sh))"
+    rf"|molecule/{MAKER}/tests/.*"
+)
+
+
 def digest() -> str:
     """What the platform's content depends on, as one word: everything that its installation can read, and the image of a bare machine."""
-    files = {path: found for path, found in fingerprint(MAKER).items() if not _ONLY_LOOK.fullmatch(path)}
+    files = {path: found for path, found in fingerprint(MAKER).items() if not _NOT_IN_IT.fullmatch(path)}
     bare = docker.from_env().images.get(f"ma-instance/bare:{release()}").id
     return hashlib.sha256(json.dumps([files, bare], sort_keys=True).encode()).hexdigest()[:16]
 
