@@ -361,7 +361,7 @@ def test_a_server_that_hangs_gets_no_requests(instance: Instance) -> None:
 def test_a_configuration_that_haproxy_refuses_changes_nothing(instance: Instance) -> None:
     before = instance.inspect(EDGE)[0]["State"]["StartedAt"]
     with (
-        load(instance, "/models/iris/invocations", {}) as traffic,
+        load(instance, "/models/iris/invocations", {}, pause=0.1) as traffic,
         pytest.raises(AssertionError) as refused,
     ):
         instance.converge(edge_tracking_address="tracking:port")
