@@ -41,12 +41,18 @@ def calibration() -> float:
 
 @dataclass
 class Step:
-    """One step of a scenario; cpu is the processor seconds of its processes and of its instances."""
+    """One step of a scenario: seconds, processor seconds of its processes and of its instances, tasks of Ansible."""
 
     name: str
     seconds: float
-    cpu: float
+    processes: float
+    instances: float
     tasks: int
+
+    @property
+    def cpu(self) -> float:
+        """Processor seconds in all."""
+        return self.processes + self.instances
 
 
 @dataclass
@@ -98,12 +104,12 @@ class Meter:
                 self.calibrations.append(calibration())
                 calibrated = time.monotonic()
 
-    def cpu(self) -> float:
-        """Processor seconds up to now, of what has ended as well."""
+    def cpu(self) -> tuple[float, float]:
+        """Processor seconds of the processes and of the instances up to now, of what has ended as well."""
         with self._lock:
             memory = self._read_processes() + self._read_instances()
             self.memory = max(self.memory, memory // 2**20)
-            return self._of_process + sum(self._of_instances.values())
+            return self._of_process, sum(self._of_instances.values())
 
     def tasks(self) -> int:
         """Tasks that Ansible has begun up to now, those of playbooks that tests run as well."""

@@ -91,7 +91,7 @@ def run(
     subprocess.run(["molecule", "reset", "--scenario-name", name], check=True, capture_output=True)
     began = time.monotonic()
     steps, figures, lines = [], [], []
-    step, at = "", (began, 0.0, 0)
+    step, at = "", (began, 0.0, 0.0, 0)
     command = ["molecule", "test", "--scenario-name", name, "--no-command-borders"]
     command.append(f"--destroy={'never' if keep else 'always'}")
     log, tasks = CACHE / f"{name}.log", CACHE / f"{name}.ansible.log"
@@ -121,11 +121,11 @@ def run(
                 if verbose:
                     print(line, end="", flush=True)  # noqa: T201
                 if match := _STEP.search(plain):
-                    now = time.monotonic(), meter.cpu(), meter.tasks()
+                    now = time.monotonic(), *meter.cpu(), meter.tasks()
                     if match["event"] == "Executing":
                         step, at, lines = match["step"], now, []
                     elif step:
-                        steps.append(Step(step, now[0] - at[0], now[1] - at[1], now[2] - at[2]))
+                        steps.append(Step(step, now[0] - at[0], now[1] - at[1], now[2] - at[2], now[3] - at[3]))
                         if "Failed" not in line:
                             passed(name, step)
                         elif not verbose:
