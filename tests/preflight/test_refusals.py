@@ -27,6 +27,13 @@ BIN = Path(sys.executable).parent
 ENOUGH = {"docker_minimum_memory": 1, "docker_minimum_disk": 1}
 ITS_OWN = "{{ {ansible_facts.distribution: [ansible_facts.distribution_version]} }}"
 
+PUBLIC = {
+    "platform_public_addresses": ["0.0.0.0"],
+    "platform_public_names": ["ml.test", "127.0.0.1"],
+    "platform_auth": True,
+    "edge_tls": "selfsigned",
+}
+
 # By what is wrong: the role that refuses it, where not all are asked as for the first case; what is wrong; and words of the message.
 REFUSED: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "unknown key": (
@@ -79,7 +86,52 @@ REFUSED: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "unknown key of the artifact store": (
         "tracking",
         {"tracking_s3": {"bucket": "b", "key": "k"}},
-        ["tracking_s3", "endpoint_url"],
+        ["tracking_s3.key. Supported parameters include: access_key_id", "endpoint_url"],
+    ),
+    "half a pair of keys": (
+        "tracking",
+        {"tracking_s3": {"bucket": "b", "access_key_id": "c"}},
+        ["access_key_id goes with secret_access_key"],
+    ),
+    "webhook key": (
+        "tracking",
+        {"tracking_webhook_key": "short"},
+        ["tracking_webhook_key has 5 characters and must have exactly 32"],
+    ),
+    "permission that MLflow does not know": (
+        "tracking",
+        {"platform_auth": True, "tracking_users": [{"name": "ana", "experiments": {"shared": "WRITE"}}]},
+        ['"ana"', "READ, USE, EDIT, MANAGE, DENY", "WRITE"],
+    ),
+    "user who is there twice": (
+        "tracking",
+        {"platform_auth": True, "tracking_users": [{"name": "ana"}, {"name": "ana"}]},
+        ["stand there once"],
+    ),
+    "all addresses without TLS": ("edge", {"platform_bind_address": "0.0.0.0"}, ['platform_bind_address is "0.0.0.0"']),
+    "public without TLS": ("edge", PUBLIC | {"edge_tls": ""}, ["edge_tls, which is ''"]),
+    "public without sign-in": ("edge", PUBLIC | {"platform_auth": False}, ["platform_auth: true, which is false"]),
+    "public without a name": (
+        "edge",
+        PUBLIC | {"platform_public_names": []},
+        ["platform_public_names, which is []"],
+    ),
+    "unknown kind of TLS": ("edge", PUBLIC | {"edge_tls": "letsencrypt"}, ["edge_tls"]),
+    "certificate that is not there": (
+        "certificate",
+        PUBLIC | {"edge_tls": "files", "certificate_file": "/nowhere.pem"},
+        ["cannot be read"],
+    ),
+    "client of a model that is not served": (
+        "edge",
+        PUBLIC | {"edge_api_clients": [{"name": "web", "models": ["rose"], "keys": ["k1"]}]},
+        ["there is no model 'rose'"],
+    ),
+    "operator who is root": ("host", {"host_baseline": True, "host_admin_user": "root"}, ["host_admin_keys"]),
+    "operator without a key": (
+        "host",
+        {"host_baseline": True, "host_admin_user": "newcomer", "host_admin_keys": []},
+        ["host_admin_keys"],
     ),
 }
 

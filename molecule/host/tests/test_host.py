@@ -10,7 +10,6 @@ import shlex
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
@@ -350,14 +349,6 @@ def test_swap_is_there_now_and_after_a_boot(instance: Instance) -> None:
         instance.sh("swapon /var/lib/docker/swapfile")
         swaps = instance.sh("cat /proc/swaps").splitlines()
     assert any("65532" in line for line in swaps), swaps
-
-
-@pytest.mark.parametrize(
-    "variables", [{"host_admin_user": "root"}, {"host_admin_user": "newcomer", "host_admin_keys": []}]
-)
-def test_who_would_lock_the_operator_out_is_refused(instance: Instance, variables: dict[str, Any]) -> None:
-    said = instance.refusal(**variables)
-    assert "host_admin_keys" in said
 
 
 def test_another_run_changes_nothing_and_a_firewall_that_is_not_wanted_goes(instance: Instance) -> None:

@@ -93,20 +93,6 @@ def test_a_password_changed_behind_its_back_is_set_again(instance: Instance, sec
     assert login(instance, secrets["postgres_password"]) == "in"
 
 
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        ({"postgres_password": "x" * 31}, "postgres_password has 31 characters; at least 32 in one line are needed"),
-        ({"postgres_user": "a-b"}, 'postgres_user is "a-b"; lower-case letters, digits and underscores are allowed'),
-    ],
-    ids=["short password", "name"],
-)
-def test_bad_input_is_refused_before_anything_changes(
-    instance: Instance, variables: dict[str, str], message: str
-) -> None:
-    assert message in instance.refusal(**variables)
-
-
 def write_rows(instance: Instance) -> None:
     """Start a client that writes one row after the other and prints each that the server acknowledged."""
     instance.sh(f"docker rm -f writer 2>/dev/null; {encoded('DROP TABLE IF EXISTS row; CREATE TABLE row (n int)')} | "

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from edge.traffic import put
 from instance import Instance
 from public.traffic import CLIENT, ask, get, load, packed
@@ -225,19 +224,3 @@ def test_one_address_cannot_take_the_connections_of_all(
     held, answer, left = json.loads(instance.sh(f"ulimit -n 4096; python3 /run/public.py idle {packed(asked)}"))
     assert (held, answer[0], left) == (500, 200, 0), answer
     figure(f"2,500 silent connections of one address: {held} held, none after 12 s, another address answered meanwhile")
-
-
-@pytest.mark.parametrize(
-    ("variables", "said"),
-    [
-        ({"platform_bind_address": "0.0.0.0"}, 'platform_bind_address is "0.0.0.0"'),
-        ({"edge_tls": ""}, "edge_tls, which is ''"),
-        ({"platform_auth": False}, "platform_auth: true, which is false"),
-        ({"platform_public_names": []}, "platform_public_names, which is []"),
-        ({"edge_tls": "letsencrypt"}, "edge_tls"),
-        ({"edge_tls": "files", "certificate_file": "/nowhere.pem"}, "cannot be read"),
-        ({"edge_api_clients": [{"name": "web", "models": ["rose"], "keys": ["k1"]}]}, "there is no model 'rose'"),
-    ],
-)
-def test_refused_before_the_first_change(instance: Instance, variables: dict[str, object], said: str) -> None:
-    assert said in instance.refusal("refuse.yml", **variables)

@@ -5,7 +5,6 @@ digest() {
     sha256sum | cut -d ' ' -f 1
 }
 echo "hostname $(hostname | digest)"
-echo "address $(hostname --all-ip-addresses | cut -d ' ' -f 1 | digest)"
 for file in /etc/machine-id /etc/docker/key.json /var/lib/docker/engine-id /var/lib/systemd/random-seed \
     /var/lib/docker/swarm/certificates/swarm-root-ca.crt /var/lib/docker/swarm/certificates/swarm-node.crt \
     /var/lib/docker/swarm/certificates/swarm-node.key /etc/ssh/ssh_host_*_key /var/lib/mlflow-anywhere/*/secrets/*; do

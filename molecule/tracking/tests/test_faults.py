@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from instance import Instance, wait_until
@@ -94,18 +93,3 @@ def test_a_password_with_awkward_characters_replaces_the_old_one(instance: Insta
     assert instance.leaks({"password": AWKWARD}) == {}
     instance.converge()
     assert client(instance, "log_run.py")["note"] == "written by a client"
-
-
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        ({"tracking_webhook_key": "short"}, "tracking_webhook_key has 5 characters and must have exactly 32"),
-        ({"tracking_s3": {"bucket": "b", "key": "c"}}, "tracking_s3.key. Supported parameters include: access_key_id"),
-        ({"tracking_s3": {"bucket": "b", "access_key_id": "c"}}, "access_key_id goes with secret_access_key"),
-    ],
-    ids=["webhook key", "unknown key", "half a pair"],
-)
-def test_bad_input_is_refused_before_the_server_changes(
-    instance: Instance, variables: dict[str, Any], message: str
-) -> None:
-    assert message in instance.refusal(**variables)

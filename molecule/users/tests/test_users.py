@@ -163,11 +163,3 @@ def test_secrets_stand_in_no_readable_place(instance: Instance, secrets: dict[st
     assert instance.leaks(secrets) == {}
     hashes = sql(instance, "SELECT password_hash FROM users WHERE username = 'admin'")
     assert re.match(r"(scrypt|pbkdf2):", hashes)
-
-
-def test_mistakes_are_named_before_anything_changes(instance: Instance) -> None:
-    told = instance.refusal(tracking_users=[{"name": "ana", "experiments": {"shared": "WRITE"}}])
-    assert '"ana"' in told
-    assert "READ, USE, EDIT, MANAGE, DENY" in told
-    assert "WRITE" in told
-    assert "stand there once" in instance.refusal(tracking_users=[{"name": "ana"}, {"name": "ana"}])
