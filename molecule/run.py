@@ -102,7 +102,8 @@ class Run:
         if job.name in self.scenarios:
             return run(job.name, self.children, self._passed, keep=self.keep, verbose=self.verbose)
         began = time.monotonic()
-        command = [sys.executable, "-m", "runner.golden", "make"]
+        copies = [name for name, found in self.scenarios.items() if found.golden]
+        command = [sys.executable, "-m", "runner.golden", "make", *copies]
         if job.name != GOLDEN:
             wanted = f'{{"molecule_wanted": [{job.name.split()[1]}]}}'
             command = ["ansible-playbook", "--extra-vars", wanted, "molecule/shared/images.yml"]

@@ -1,9 +1,9 @@
 """The golden platform: what one scenario installed on a bare machine, kept, for other scenarios to start from a copy of it.
 
-python -m runner.golden make               installs and keeps it, unless it is there
-python -m runner.golden keep INSTANCE      keeps what an instance holds now
+python -m runner.golden make [SCENARIO ...]     installs and keeps it, unless it is there, or close enough for these
+python -m runner.golden keep INSTANCE           keeps what an instance holds now
 python -m runner.golden place INSTANCE IMAGE   prints what to mount as the data of the instance's engine
-python -m runner.golden drop INSTANCE      removes that
+python -m runner.golden drop INSTANCE           removes that
 """
 
 # ruff: noqa: T201 (its output is for the terminal and for molecule/shared/create.yml)
@@ -16,12 +16,14 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import docker
+import yaml
 
-from runner import CACHE, ROOT
+from runner import CACHE, ROOT, references
 from runner.inputs import fingerprint
 from runner.store import Store
 
@@ -68,11 +70,15 @@ _NOT_IN_IT = re.compile(
 )
 
 
-def digest() -> str:
-    """What the platform's content depends on, as one word: everything that its installation can read, and the image of a bare machine."""
+def content() -> dict[str, str]:
+    """Digests of what the platform's content depends on: every file that its installation can read, and the image of a bare machine."""
     files = {path: found for path, found in fingerprint(MAKER).items() if not _NOT_IN_IT.fullmatch(path)}
-    bare = docker.from_env().images.get(f"ma-instance/bare:{release()}").id
-    return hashlib.sha256(json.dumps([files, bare], sort_keys=True).encode()).hexdigest()[:16]
+    return {**files, "bare machine": str(docker.from_env().images.get(f"ma-instance/bare:{release()}").id)}
+
+
+def digest(parts: dict[str, str]) -> str:
+    """All of it as one word."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def release() -> str:
@@ -85,28 +91,58 @@ def identity() -> Path:
     return CACHE / f"{_kept()}.identity"
 
 
+def _content() -> Path:
+    """Where it is written what the platform was made of."""
+    return CACHE / f"{_kept()}.json"
+
+
 def _kept() -> str:
     return f"golden-{release()}"
 
 
-def ready() -> bool:
-    """Whether the platform is there as it would be installed now."""
-    store = Store()
+def kept() -> dict[str, str] | None:
+    """What the platform that is kept was made of; None where none is, or a part of it is missing."""
+    store, file = Store(), _content()
     store.open()
+    if not (file.exists() and ARCHIVE.exists()):
+        return None
+    parts: dict[str, str] = json.loads(file.read_text())
     try:
         image = docker.from_env().images.get(f"{IMAGE}:{release()}")
     except docker.errors.ImageNotFound:
+        return None
+    word = digest(parts)
+    return parts if image.labels.get(_LABEL) == word and (store.path(_kept()) / f".{word}").exists() else None
+
+
+def ready() -> bool:
+    """Whether the platform is there as it would be installed now."""
+    return kept() == content()
+
+
+def close_enough(names: Iterable[str]) -> bool:
+    """Whether these scenarios can start from it: all that differs are files of roles that each of them runs itself."""
+    then, now = kept(), content()
+    if then is None:
         return False
-    wanted = digest()
-    return image.labels.get(_LABEL) == wanted and (store.path(_kept()) / f".{wanted}").exists() and ARCHIVE.exists()
+    differing = {path for path in then.keys() | now.keys() if then.get(path) != now.get(path)}
+    return all(path.startswith(_applied(name)) for name in names for path in differing)
+
+
+def _applied(name: str) -> tuple[str, ...]:
+    """Directories of the roles that a scenario's converge.yml runs."""
+    file = ROOT / "molecule" / name / "converge.yml"
+    plays = references.mappings(yaml.safe_load(file.read_text())) if file.exists() else []
+    roles = {str(found["role"]) for found in plays if "role" in found}
+    return tuple(f"roles/{role}/" for role in sorted(roles)) or ("no role",)
 
 
 def keep(name: str) -> None:
     """Keep the files of an instance and its engine's data; the instance goes on as after a reboot. What is kept already stays."""
     if ready():
         return
-    store, wanted = Store(), digest()
-    store.open()
+    store, parts = Store(), content()
+    word = digest(parts)
     container = docker.from_env().containers.get(name)
     _save(container)
     identity().write_text(_sh(container, IDENTITY))
@@ -114,8 +150,9 @@ def keep(name: str) -> None:
     _sh(container, _FORGET)
     container.stop(timeout=60)
     store.copy(name, _kept())
-    container.commit(IMAGE, release(), changes=f"LABEL {_LABEL}={wanted}")
-    store.note(_kept(), f".{wanted}")
+    container.commit(IMAGE, release(), changes=f"LABEL {_LABEL}={word}")
+    store.note(_kept(), f".{word}")
+    _content().write_text(json.dumps(parts, indent=1))
     container.start()
     _sh(container, _AGAIN)
 
@@ -144,9 +181,12 @@ def _sh(container: Any, command: str) -> str:
     return str(output)
 
 
-def make() -> int:
-    """Install it in an instance of its scenario, keep it, and remove the instance."""
+def make(names: list[str]) -> int:
+    """Install it in an instance of its scenario, keep it, and remove the instance; unless it is there, or close enough for these scenarios."""
     if ready():
+        return 0
+    if names and close_enough(names):
+        print(f"the golden platform is an earlier one; what has changed since, {', '.join(names)} do themselves")
         return 0
     print(f"the golden platform is not there as it would be installed now: scenario {MAKER} installs it", flush=True)
     steps = ["reset", "create", "prepare", "converge", "side-effect", "destroy"]
@@ -162,7 +202,7 @@ def main() -> int:
     action, *names = sys.argv[1:]
     store = Store()
     if action == "make":
-        return make()
+        return make(names)
     if action == "keep":
         keep(names[0])
         return 0

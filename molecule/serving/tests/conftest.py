@@ -25,7 +25,7 @@ def roll_out(instance: Instance) -> Rollout:
     for alias, version in {"torn": "2", "slow": "3", "unbuildable": "4"}.items():
         set_alias(instance, FACTOR, alias, version)
     with (
-        load(instance, "/models/iris/invocations", FLOWERS, pause=0.1, clients=3) as found.promoted,
+        load(instance, "/models/iris/invocations", FLOWERS, pause=0.2, clients=3) as found.promoted,
         load(instance, "/models/slow/invocations", NUMBERS, pause=0.3, clients=2) as found.broken,
     ):
         ran = instance.play(SERVE)

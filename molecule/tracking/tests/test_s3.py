@@ -41,8 +41,15 @@ def store(instance: Instance) -> Iterator[dict[str, str]]:
         "access_key_id": KEY_ID,
         "secret_access_key": SECRET,
     }
-    instance.converge()
+    # Unless the test has gone back already.
+    if keys(instance):
+        instance.converge()
     instance.sh("docker rm --force --volumes store; rm /run/s3.json /usr/local/bin/weed")
+
+
+def keys(instance: Instance) -> str:
+    """The keys of a store that the host holds."""
+    return instance.sh(f"grep -v '^#' {SECRETS}/aws_credentials || true").strip()
 
 
 def objects(instance: Instance, action: str = "list", prefix: str = "") -> dict[str, int]:
@@ -62,4 +69,4 @@ def test_artifacts_go_through_the_server_into_the_bucket_and_back(instance: Inst
     assert instance.leaks({"key id": KEY_ID, "key": SECRET}) == {}
     # Back on the volume, the keys are gone from the host.
     instance.converge()
-    assert "key" not in instance.sh(f"grep -v '^#' {SECRETS}/aws_credentials || true")
+    assert keys(instance) == ""
