@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import IO, Any, Self
 
+from pace import too_late
+
 IMAGE = "ma-instance/browser:13"
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync --disable-background-networking "
@@ -116,9 +118,9 @@ class Browser:
     def until(self, expression: str, seconds: float = 20) -> Any:
         """Wait until an expression is true in the page, as an element is; return its value."""
         expression = f"(found => found instanceof Node || found)({expression})"
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
         while not (value := self.evaluate(expression)):
-            assert time.monotonic() < deadline, (
+            assert not too_late(began, seconds), (
                 f"not within {seconds} s: {expression}\n{self.text('body')}\n{self.complaints}"
             )
             time.sleep(0.05)

@@ -6,6 +6,7 @@ import time
 
 from edge.traffic import ask, request
 from instance import Instance
+from pace import too_late
 
 EDGE = "mlflow-anywhere-edge"
 DIRECTORY = "/var/lib/mlflow-anywhere/edge"
@@ -34,10 +35,10 @@ def start(name: str) -> str:
 
 def wait_for_all(instance: Instance) -> None:
     """Wait until the edge sends requests to every server."""
-    deadline = time.monotonic() + 30
+    began = time.monotonic()
     missing = set(SERVERS)
     while missing:
-        assert time.monotonic() < deadline, f"the edge does not find {missing}"
+        assert not too_late(began, 30), f"the edge does not find {missing}"
         asked = [request("/models/iris/ping"), request("/models/digits/ping")] * 8 + [request("/version", port=5000)]
         replies = ask(instance, *asked)
         missing = set(SERVERS) - {reply.json()["server"] for reply in replies if reply.status == 200}

@@ -18,6 +18,7 @@ import testinfra
 import yaml
 from edge.traffic import put
 from instance import Answer, Instance
+from pace import too_late
 from public.traffic import ask, get, load
 
 # The one that tests take away; the edge that clients use meanwhile; the one with the data, which has an edge as well.
@@ -140,7 +141,7 @@ def until(condition: Callable[[], bool], seconds: float, what: str, since: float
     """Seconds from `since`, or now, until the condition was true."""
     began = time.monotonic() if since is None else since
     while not condition():
-        assert time.monotonic() - began < seconds, f"after {seconds:.0f} s {what}"
+        assert not too_late(began, seconds), f"after {seconds:.0f} s {what}"
         time.sleep(0.2)
     return time.monotonic() - began
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from edge.traffic import Load, Reply, ask, request
 from instance import Instance
+from pace import too_late
 
 # The verb that an operator uses after an alias has moved.
 SERVE = "../../playbooks/serve.yml"
@@ -64,7 +65,7 @@ def wait_for_replicas(instance: Instance, name: str, count: int, seconds: float 
     began = time.monotonic()
     command = f"docker ps --quiet --filter health=healthy --filter label=com.docker.swarm.service.name={PREFIX}{name}"
     while len(instance.sh(command).split()) != count:
-        assert time.monotonic() - began < seconds, instance.sh(f"docker service ps --no-trunc {PREFIX}{name}")
+        assert not too_late(began, seconds), instance.sh(f"docker service ps --no-trunc {PREFIX}{name}")
         time.sleep(0.5)
     return time.monotonic() - began
 

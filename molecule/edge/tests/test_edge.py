@@ -9,6 +9,7 @@ import pytest
 from edge.servers import DIRECTORY, EDGE, wait_for_all
 from edge.traffic import ask, load, request
 from instance import Instance
+from pace import too_late
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -69,9 +70,8 @@ def test_is_back_within_seconds_of_its_death(instance: Instance) -> None:
     while not all(
         reply.status == 200 for reply in ask(instance, request("/models/iris/ping"), request("/version", port=5000))
     ):
-        assert time.monotonic() - began < 30
+        assert not too_late(began, 10)
         time.sleep(0.1)
-    assert time.monotonic() - began < 10
     assert instance.inspect(EDGE)[0]["RestartCount"] == 1
     wait_for_all(instance)
 

@@ -32,6 +32,7 @@ from fleet.hosts import (
     until,
 )
 from instance import Instance
+from pace import slowness
 
 testinfra_hosts = [f"ansible://{DATA}"]
 Figure = Callable[[str], None]
@@ -200,7 +201,7 @@ def test_a_host_dies_and_nobody_notices(instance: Instance, two: Instance, lost:
         f"host killed, {who}: {failed} of {traffic.sent} failed, {seconds:.1f} s until 3 replicas, back in {back:.1f} s"
     )
     assert traffic.failed == {}
-    assert seconds <= 30
+    assert seconds <= 30 * slowness()
     assert replicas(instance) == SPREAD
 
 
@@ -223,9 +224,9 @@ def test_a_host_is_cut_off_and_comes_back(instance: Instance, two: Instance, los
         f"{seconds:.1f} s until 3 replicas, healed in {healed:.1f} s"
     )
     assert traffic.failed == {}
-    assert seconds <= 30
+    assert seconds <= 30 * slowness()
     # Managers wait 10 to 20 s, fixed in the engine, until they choose a leader, and one that comes back makes them choose anew (docs/fleet.md).
-    assert healed <= (10 if role(LOST) == "worker" else 90)
+    assert healed <= (10 if role(LOST) == "worker" else 90) * slowness()
 
 
 def test_a_host_is_drained_and_brought_back_and_nobody_notices(
