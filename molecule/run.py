@@ -21,12 +21,13 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 
 import docker
 from runner import CACHE, ROOT, golden
 from runner.affected import UNIT_TESTS, choose, choose_units, show, stamp
-from runner.costs import Cost, budget_line, calibration, read, write
+from runner.costs import REFERENCE, Cost, budget, budget_line, calibration, read, write
 from runner.inputs import TREE, fingerprint, scenarios
 from runner.packing import Capacity, Job, next_job, seconds_of, turned
 from runner.scenario import Result, Scenario, run, sweep
@@ -145,10 +146,11 @@ class Run:
 
 
 def _measured(job: Job, cost: Cost | None) -> Job:
-    """The job with what it took when it ran last."""
-    if cost is None or not cost.seconds:
-        return job
-    return Job(job.name, cost.seconds, cost.cpu / cost.seconds, cost.memory, job.needs, job.rank)
+    """The job with what it took when it ran last, else with its share."""
+    if cost and cost.passed:
+        return replace(job, seconds=cost.seconds, cores=cost.cpu / cost.seconds, memory=cost.memory)
+    share = budget()[job.name]
+    return replace(job, seconds=share.seconds * calibration() / REFERENCE, cores=share.cpu / share.seconds)
 
 
 def main() -> int:

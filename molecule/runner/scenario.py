@@ -135,7 +135,6 @@ def run(
         name,
         child.returncode == 0,
         time.monotonic() - began,
-        sum(step.cpu for step in steps),
         meter.memory,
         statistics.median(meter.calibrations),
         steps,
