@@ -78,6 +78,10 @@ class Run:
                     while job := self._next(list(running.values())):
                         self.waiting.remove(job)
                         running[pool.submit(self._one, job)] = job
+                    if not running:
+                        # What they wait for was not begun.
+                        self.late += [job.name for job in self.waiting]
+                        break
                     # Something may be there before the job that makes it has ended.
                     for future in wait(running, timeout=2, return_when=FIRST_COMPLETED).done:
                         self._ended(running.pop(future), future.result())
