@@ -18,7 +18,8 @@ from instance import Instance, wait_until
 ROOT = Path(__file__).parents[3]
 NETWORK = NEIGHBOUR = "ma-host-neighbour"
 LABEL = {"ma-scenario": "host"}
-SUBNET = f"fd00:{uuid.uuid4().hex[:4]}:{uuid.uuid4().hex[:4]}::/64"
+# Not one of those that the engine inside the instance takes for its own networks.
+SUBNETS = f"10.214.{uuid.uuid4().int % 256}.0/24", f"fd00:{uuid.uuid4().hex[:4]}:{uuid.uuid4().hex[:4]}::/64"
 METADATA = "169.254.169.254"
 # What the machine has to hide: a published port of each kind, and the Swarm's.
 FORBIDDEN = [2377, 7946, 8080, 9000]
@@ -62,7 +63,7 @@ class Neighbour:
         self.engine = docker.from_env()
         self.instance = instance
         self.remove()
-        pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=SUBNET)])
+        pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet) for subnet in SUBNETS])
         network = self.engine.networks.create(NETWORK, enable_ipv6=True, ipam=pool, labels=LABEL)
         network.connect(instance.name)
         self.container = self.engine.containers.run(
