@@ -165,12 +165,12 @@ def write(file: Path, costs: list[Cost]) -> None:
 
 
 def read(file: Path) -> list[Cost]:
-    """Return the figures that earlier runs left."""
-    if not file.exists():
+    """Return the figures that earlier runs left; those of another version of this program are none."""
+    try:
+        entries = json.loads(file.read_text())
+        return [Cost(**{**entry, "steps": [Step(**step) for step in entry["steps"]]}) for entry in entries]
+    except (FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
         return []
-    return [
-        Cost(**{**entry, "steps": [Step(**step) for step in entry["steps"]]}) for entry in json.loads(file.read_text())
-    ]
 
 
 @dataclass(frozen=True)

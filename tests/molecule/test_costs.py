@@ -64,6 +64,12 @@ def test_figures_of_other_scenarios_stay(tmp_path: Path) -> None:
     assert read(file) == [cost(scenario="edge", memory=99), first]
 
 
+@pytest.mark.parametrize("text", ["", "[", '[{"scenario": "swarm", "other": 1, "steps": []}]', "[{}]"])
+def test_figures_of_another_version_are_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "figures.json").write_text(text)
+    assert read(tmp_path / "figures.json") == []
+
+
 def test_a_slow_machine_does_not_make_a_scenario_dear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runner.costs.budget", lambda: {"swarm": Share(seconds=50, cpu=100)})
     assert "over its share" not in budget_line(cost(steps=[Step("verify", 1, 100, 90, 1)], calibration=1.0))
