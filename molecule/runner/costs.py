@@ -85,7 +85,9 @@ class Meter:
         self._of_process = 0.0
         self._engine = docker.from_env()
         self._label = f"ma-scenario={scenario}"
+        # By container, and of each since it was started last.
         self._of_instances: dict[str, float] = {}
+        self._before_reboots = 0.0
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -114,7 +116,7 @@ class Meter:
         with self._lock:
             memory = self._read_processes() + self._read_instances()
             self.memory = max(self.memory, memory // 2**20)
-            return self._of_process, sum(self._of_instances.values())
+            return self._of_process, self._before_reboots + sum(self._of_instances.values())
 
     def tasks(self) -> int:
         """Tasks that Ansible has begun up to now, those of playbooks that tests run as well."""
@@ -154,8 +156,15 @@ class Meter:
         except (docker.errors.APIError, requests.RequestException, KeyError):
             # One that ends just now has nothing to say.
             return 0
-        self._of_instances[container.id] = max(self._of_instances.get(container.id, 0.0), spent)
+        self._count(str(container.id), spent)
         return int(used - detail.get("total_inactive_file", detail.get("inactive_file", 0)))
+
+    def _count(self, container: str, spent: float) -> None:
+        """Take what a container spent; one that was started anew begins at nothing."""
+        last = self._of_instances.get(container, 0.0)
+        if spent < last:
+            self._before_reboots += last
+        self._of_instances[container] = spent
 
 
 def write(file: Path, costs: list[Cost]) -> None:

@@ -48,6 +48,16 @@ def test_time_of_processes_that_have_ended_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_engine")
+def test_what_an_instance_took_before_a_reboot_counts(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "5"]) as child:
+        meter = Meter("swarm", child.pid, tmp_path / "none")
+        for container, spent in [("one", 10.0), ("two", 1.0), ("one", 30.0), ("one", 2.0), ("one", 3.0)]:
+            meter._count(container, spent)
+        assert meter.cpu()[1] == 30 + 3 + 1
+        child.kill()
+
+
+@pytest.mark.usefixtures("no_engine")
 def test_tasks_and_handlers_of_all_playbooks_are_counted(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(LOG)
     with subprocess.Popen(["sleep", "5"]) as child:
