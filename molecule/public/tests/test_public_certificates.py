@@ -97,7 +97,7 @@ def test_files_of_the_control_machine(instance: Instance, tmp_path: Path, figure
 
 
 def test_acme_for_a_name_and_an_address(instance: Instance, figure: Figure) -> None:
-    address = str(ipaddress.ip_address(instance.sh("hostname -I").split()[0]))
+    address = str(ipaddress.ip_address(instance.sh("hostname --ip-address").split()[0]))
     authority = start_pebble(instance, address, SECONDS)
     acme: dict[str, Any] = {
         "edge_tls": "acme",
