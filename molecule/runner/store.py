@@ -61,7 +61,8 @@ class Store:
         """Unmount it, so that the directory of the checkout can be removed; not while another run has instances there."""
         busy = any(name.startswith("ma-") for name in self.names())
         if not busy and os.path.ismount(self.directory):
-            _run("umount", self.directory)
+            # A run that was green stays so where somebody still looks at a file there.
+            _run("umount", "--lazy", self.directory)
 
     def path(self, name: str) -> Path:
         """Where something of this name lies, or would."""
