@@ -1,8 +1,9 @@
 """The golden platform: what one scenario installed on a bare machine, kept, for other scenarios to start from a copy of it.
 
+In molecule/:
 python -m runner.golden make [SCENARIO ...]     installs and keeps it, unless it is there, or close enough for these
 python -m runner.golden keep INSTANCE           keeps what an instance holds now
-python -m runner.golden place INSTANCE IMAGE   prints what to mount as the data of the instance's engine
+python -m runner.golden place INSTANCE IMAGE    prints what to mount as the data of the instance's engine
 python -m runner.golden drop INSTANCE           removes that
 """
 
@@ -15,7 +16,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import yaml
 
 from runner import CACHE, ROOT, references
 from runner.inputs import fingerprint
+from runner.inside import sh
 from runner.store import Store
 
 # The scenario that installs it, and the first of its steps that come later.
@@ -145,40 +146,27 @@ def keep(name: str) -> None:
     word = digest(parts)
     container = docker.from_env().containers.get(name)
     _save(container)
-    identity().write_text(_sh(container, IDENTITY))
-    _sh(container, _STILL)
-    _sh(container, _FORGET)
+    identity().write_text(sh(container, IDENTITY))
+    sh(container, _STILL)
+    sh(container, _FORGET)
     container.stop(timeout=60)
     store.copy(name, _kept())
     container.commit(IMAGE, release(), changes=f"LABEL {_LABEL}={word}")
     store.note(_kept(), f".{word}")
     _content().write_text(json.dumps(parts, indent=1))
     container.start()
-    _sh(container, _AGAIN)
+    sh(container, _AGAIN)
 
 
 def _save(container: Any) -> None:
     """Save the product's images, those of the models left out."""
-    names = _sh(
+    names = sh(
         container, "docker images --format '{{.Repository}}:{{.Tag}}' 'mlflow-anywhere/*' | grep -v /model-"
     ).split()
     unfinished = ARCHIVE.with_suffix(".new")
     with unfinished.open("wb") as file:
         subprocess.run(["docker", "exec", container.name, "docker", "save", *names], stdout=file, check=True)
     unfinished.rename(ARCHIVE)
-
-
-def _sh(container: Any, command: str) -> str:
-    deadline = time.monotonic() + 60
-    done = container.exec_run(["sh", "-c", command])
-    # An engine answers a moment before its container does.
-    while done.exit_code in {126, 127, 137} and time.monotonic() < deadline:
-        time.sleep(0.2)
-        done = container.exec_run(["sh", "-c", command])
-    output = done.output.decode(errors="replace")
-    if done.exit_code:
-        raise RuntimeError(f"{container.name}: {command.strip()!r} ended with {done.exit_code}: {output}")
-    return str(output)
 
 
 def make(names: list[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -13,6 +12,7 @@ from zlib import crc32
 import docker
 import yaml
 from docker.types import IPAMConfig, IPAMPool, Mount
+from runner.inside import sh
 
 from tests.cloud.double import Addresses, Document, address
 
@@ -98,16 +98,7 @@ class Machines:
 
     def sh(self, droplet: Document, command: str) -> str:
         """Output of a command inside the machine, which must succeed."""
-        container = self.engine.containers.get(self.name(droplet))
-        for _ in range(20):  # an engine answers a moment before its container does
-            done = container.exec_run(["sh", "-c", command])
-            if done.exit_code not in {126, 127, 137}:
-                break
-            time.sleep(0.2)
-        output = str(done.output, errors="replace") if isinstance(done.output, bytes) else ""
-        if done.exit_code:
-            raise RuntimeError(f"{container.name}: {command!r} ended with {done.exit_code}: {output}")
-        return output
+        return sh(self.engine.containers.get(self.name(droplet)), command)
 
     def stop(self, droplet: Document) -> None:
         """Remove the container with its data."""
