@@ -41,8 +41,9 @@ GOLDEN = "golden"
 class Run:
     """One run of some scenarios: what waits, what runs, what there is to start from."""
 
-    def __init__(self, names: list[str], arguments: argparse.Namespace, deadline: float) -> None:
-        """Take the names in the order in which they should begin where time is short, and when it is up."""
+    def __init__(self, ranks: dict[str, int], arguments: argparse.Namespace, deadline: float) -> None:
+        """Take how early each scenario should begin (of the same rank the longest comes first), and when time is up."""
+        names = list(ranks)
         self.keep = arguments.keep
         self.verbose = len(names) == 1
         self.deadline = deadline
@@ -53,19 +54,19 @@ class Run:
         self.children: list[subprocess.Popen[str]] = []
         self.scenarios = {name: Scenario.read(name) for name in names}
         self.files = {name: fingerprint(name) for name in names}
-        self.waiting = self._jobs(names, ranked=deadline < float("inf"))
+        self.waiting = self._jobs(ranks)
 
-    def _jobs(self, names: list[str], *, ranked: bool) -> list[Job]:
+    def _jobs(self, ranks: dict[str, int]) -> list[Job]:
         known = {cost.scenario: cost for cost in read(FIGURES)}
         releases = sorted(set().union(*(found.releases for found in self.scenarios.values())))
         jobs = [Job(f"images {release}", seconds=120, rank=-2) for release in releases]
         wanted = any(found.golden for found in self.scenarios.values())
-        if wanted and golden.MAKER not in names:
+        if wanted and golden.MAKER not in ranks:
             jobs.append(Job(GOLDEN, needs=frozenset({f"images {golden.release()}"}), rank=-1))
-        for place, name in enumerate(names):
+        for name, stated in ranks.items():
             needs = {f"images {release}" for release in self.scenarios[name].releases}
             needs |= {GOLDEN} if self.scenarios[name].golden else set()
-            rank = -1 if name == golden.MAKER and wanted else place if ranked else 0
+            rank = -1 if name == golden.MAKER and wanted else stated
             jobs.append(_measured(Job(name, needs=frozenset(needs), rank=rank), known.get(name)))
         return jobs
 
@@ -176,19 +177,17 @@ def main() -> int:
     waited = time.time() - arguments.began if arguments.began else 0.0
     deadline = time.monotonic() + limit - waited
 
-    names = arguments.scenarios or scenarios()
-    choices = choose(names, arguments.base)
-    touched = [choice.scenario for choice in choices if choice.run]
+    ranks = dict.fromkeys(arguments.scenarios or scenarios(), 0)
+    choices = choose(ranks, arguments.base) if arguments.affected or arguments.limit else []
+    left_out = [choice.scenario for choice in choices if not choice.run]
     if arguments.affected:
         show(choices)
-        names = touched
+        ranks = {name: 0 for name in ranks if name not in left_out}
         if status := _unit(arguments.base):
             return status
-    elif arguments.limit:
-        names = [*touched, *turned(set(names) - set(touched), _commit())]
-    if not names:
-        return 0
-    return _run(names, arguments, deadline)
+    else:
+        ranks |= {name: place for place, name in enumerate(turned(left_out, _commit()), 1)}
+    return _run(ranks, arguments, deadline) if ranks else 0
 
 
 def _unit(base: str | None) -> int:
@@ -207,15 +206,15 @@ def _unit(base: str | None) -> int:
     return done.returncode
 
 
-def _run(names: list[str], arguments: argparse.Namespace, deadline: float) -> int:
+def _run(ranks: dict[str, int], arguments: argparse.Namespace, deadline: float) -> int:
+    names = list(ranks)
     # Molecule finds its programs and its configuration from here.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.chdir(ROOT)
     CACHE.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     began = time.monotonic()
-    before = calibration()
-    print(f"calibration: 10^7 additions take {before:.2f} s", flush=True)
+    print(f"calibration: 10^7 additions take {calibration():.2f} s", flush=True)
     with _locks(names):
         if not _engine_answers():
             return 1
@@ -227,7 +226,7 @@ def _run(names: list[str], arguments: argparse.Namespace, deadline: float) -> in
         store.open()
         if store.slow:
             print(store.slow, flush=True)
-        this = Run(names, arguments, deadline)
+        this = Run(ranks, arguments, deadline)
         try:
             this.all()
         finally:

@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,12 +140,10 @@ class Meter:
 
     def _read_instances(self) -> int:
         memory = 0
-        try:
+        # An engine that is too busy to answer will do so the next time.
+        with suppress(docker.errors.DockerException, requests.RequestException):
             for container in self._engine.containers.list(filters={"label": self._label}, ignore_removed=True):
                 memory += self._read_instance(container)
-        except (docker.errors.DockerException, requests.RequestException):
-            # An engine that is too busy to answer will do so the next time.
-            return memory
         return memory
 
     def _read_instance(self, container: Any) -> int:
