@@ -22,5 +22,8 @@ def test_nothing_of_the_first_machine_is_carried_over(instance: Instance) -> Non
 
 
 def test_the_first_prediction_comes_within_seconds(instance: Instance, figure: Callable[[str], None]) -> None:
-    seconds = instance.sh("cat /run/first-prediction").strip()
-    figure(f"copy of the golden platform: first prediction {seconds} s after the start of the machine (target 25 s)")
+    seconds, slowness = map(float, instance.sh("cat /run/first-prediction").split())
+    figure(
+        f"copy of the golden platform: first prediction {seconds:.0f} s after the start of a machine {slowness} times as slow as an idle good one"
+    )
+    assert seconds <= 25 * slowness
