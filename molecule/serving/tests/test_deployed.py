@@ -45,7 +45,7 @@ def test_the_container_may_do_nothing_but_answer(instance: Instance) -> None:
     assert settings["PidsLimit"] == 256
     assert not settings["PortBindings"]
     assert [mount for mount in container["Mounts"] if mount["Type"] != "tmpfs"] == []
-    assert container["Config"]["Healthcheck"]["Test"][-1] == "/opt/healthcheck.py"
+    assert container["Config"]["Healthcheck"]["Test"][1] == "/usr/local/bin/healthy"
     status = instance.sh(f"cat /proc/{container['State']['Pid']}/status")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert fields["Uid"].split() == ["10001"] * 4

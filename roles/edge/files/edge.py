@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -IS
-"""Run, reload and probe HAProxy inside the edge's container."""
+"""Run and reload HAProxy inside the edge's container."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def load() -> None:
 
 
 if __name__ == "__main__":
-    commands = {"run": run, "reload": reload, "health": health}
+    commands = {"run": run, "reload": reload}
     command = commands.get(" ".join(sys.argv[1:]))
     if command is None:
         sys.exit(f"usage: edge {'|'.join(commands)}")
