@@ -11,6 +11,8 @@ BEGAN := $(shell date +%s)
 # Ansible finds its settings here even where this directory is writable by all, and prints UTF-8 wherever it runs.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export LC_ALL := C.UTF-8
+# What Python compiles is kept: where this variable is set, Ansible and MLflow are compiled anew for each process.
+unexport PYTHONDONTWRITEBYTECODE
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY) $(ARGS)
 
 .PHONY: help up check smoke train serve down test lint unit molecule affected bench campaign docs lock
