@@ -459,7 +459,7 @@ def requirements_of(text: str) -> list[str]:
             if match:
                 lines.append(_requirement(match))
             else:
-                problems.append(repr(shown(requirement)))
+                problems.append(f"'{shown(requirement)}'")
         joined = ""
     if len(lines) > MOST_REQUIREMENTS:
         problems.append(f"{len(lines)} packages, where {MOST_REQUIREMENTS} are allowed")
@@ -776,7 +776,7 @@ def listing(registry: Registry, directory: str) -> list[tuple[str, int | None]]:
             else:
                 size = entry.get("file_size")
                 files[path] = (
-                    int(size) if isinstance(size, int | str) and re.fullmatch("[0-9]{1,18}", str(size)) else None
+                    int(size) if isinstance(size, int | str) and re.fullmatch("[0-9]{1,30}", str(size)) else None
                 )
             if len(path) > LONGEST_PATH or len(files) > MOST_FILES or directories + len(pending) > MOST_DIRECTORIES:
                 raise RegistryError(
