@@ -61,9 +61,9 @@ class FakeMlflow:
         if self.busy:
             self.busy -= 1
             return 503, b"busy"
-        for part, answer in self.instead.items():
+        for part, instead in self.instead.items():
             if part in path:
-                return answer
+                return instead
         if path == artifacts:
             return 200, json.dumps({"files": self.listed.get(query["path"]) or self.listing(query["path"])}).encode()
         if path.startswith(artifacts + "/"):
@@ -405,7 +405,7 @@ ENTRY = st.fixed_dictionaries(
     st.fixed_dictionaries({"artifact_uri": st.just("mlflow-artifacts:/a") | JSON}) | JSON,
     st.lists(JSON | st.fixed_dictionaries({"path": st.text(max_size=5) | JSON}, optional={"is_dir": JSON, "file_size": JSON})),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_whatever_the_registry_answers_is_a_version_or_a_refusal(entry: Any, uri: Any, listed: Any) -> None:
     item = {"model": "iris", "alias": "champion", "version": None}
     [found] = module.look_up_each(Scripted([entry, uri, listed]), [item], NOWHERE, whole=True)
@@ -532,7 +532,7 @@ def test_what_is_wrong_with_one_model_is_said_in_its_item(server: FakeMlflow) ->
 def test_a_server_that_knows_nobody_or_is_away_fails_for_all(
     server: FakeMlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     server.instead[""] = server.error(401, "UNAUTHENTICATED", "You are not authenticated")
     with pytest.raises(module.SignInError, match=r"refuses the user \(401\)"):
         versions(server, CHAMPION)
@@ -548,7 +548,7 @@ def test_a_server_that_knows_nobody_or_is_away_fails_for_all(
 def test_what_the_server_cannot_answer_for_one_model_is_that_models_failure(
     server: FakeMlflow, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, bytes]
 ) -> None:
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     server.instead["get-download-uri"] = answer
     [found] = versions(server, CHAMPION)
     assert found["problem"]

@@ -30,23 +30,24 @@ WORD = re.compile(r"[A-Za-z0-9_.:-]{0,64}", re.ASCII)
 TRUSTED = re.compile(
     r"(sklearn|xgboost|lightgbm)(\.\w+)*\.[A-Z]\w*|numpy\.(dtype|ndarray|[a-z]+\d+)|collections\.OrderedDict", re.ASCII
 )
+BOOSTER = "lightgbm.basic.Booster"
 # A file in the model's own directory.
 FILE = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,100}"
 NEVER = re.compile(r"(?!)")
-SKOPS = {"serialization_format": re.compile("skops"), "code": NEVER, "skops_trusted_types": TRUSTED}
+SKOPS = {"serialization_format": WORD, "code": NEVER, "skops_trusted_types": TRUSTED}
 FORMS: dict[str, dict[str, re.Pattern[str]]] = {
     "sklearn": SKOPS | {"pickled_model": re.compile(FILE + r"\.skops"), "sklearn_version": WORD},
     "xgboost": {
         "code": NEVER,
         "data": re.compile(FILE + r"\.(ubj|json|xgb)"),
-        "model_class": re.compile(r"xgboost(\.\w+)*\.[A-Z]\w*", re.ASCII),
+        "model_class": re.compile(r"xgboost\.(core\.Booster|sklearn\.XGB\w+)", re.ASCII),
         "model_format": re.compile("ubj|json|xgb"),
         "xgb_version": WORD,
     },
     "lightgbm": SKOPS
     | {
         "data": re.compile(FILE + r"\.(lgb|txt|skops)"),
-        "model_class": re.compile(r"lightgbm(\.\w+)*\.[A-Z]\w*", re.ASCII),
+        "model_class": re.compile(r"lightgbm\.(basic\.Booster|sklearn\.LGBM\w+)", re.ASCII),
         "lgb_version": WORD,
     },
     "onnx": {
@@ -107,7 +108,7 @@ class Reader:
         if depth > DEEPEST or self.nodes > MOST_NODES:
             raise ModelError(f"{where}: it is deeper than {DEEPEST} or has more than {MOST_NODES} values")
         if isinstance(event, yaml.ScalarEvent):
-            return None if event.style is None and event.value in NULLS else str(event.value)
+            return None if event.implicit[0] and event.value in NULLS else str(event.value)
         if isinstance(event, yaml.SequenceStartEvent):
             return list(self.items(yaml.SequenceEndEvent, depth))
         items = list(self.items(yaml.MappingEndEvent, depth))
@@ -182,9 +183,15 @@ def code_of(flavors: Mapping[str, dict[str, Any]]) -> list[str]:
     pyfunc = flavors.get("python_function", {})
     loader = str(pyfunc.get("loader_module"))
     reasons = [] if loader.removeprefix("mlflow.") in flavors else [f"python_function.loader_module: {shown(loader)}"]
-    # Without a format a loader takes the model for a pickle.
-    if "sklearn" in flavors and flavors["sklearn"].get("serialization_format") is None:
-        reasons.append("sklearn.serialization_format: None")
+    # Without this format a loader takes the model for a pickle.
+    reasons += [
+        f"{name}.serialization_format: {shown(flavor.get('serialization_format'))}"
+        for name, flavor in flavors.items()
+        if FORMS.get(name, {}).get("serialization_format")
+        and flavor.get("serialization_format") != "skops"
+        # LightGBM's own models are text, and have no format; null is not its default.
+        and not (name == "lightgbm" and flavor.get("model_class", BOOSTER) == BOOSTER)
+    ]
     for name, flavor in flavors.items():
         forms = PYFUNC if name == "python_function" else FORMS.get(name)
         if forms is None:
@@ -236,7 +243,7 @@ def allowed(wanted: Mapping[str, Any], version: str, *, default: bool) -> bool:
 
 def checked_model(found: Mapping[str, Any], wanted: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, Any]:
     """What is known of one version, complete whatever is wrong with it; the text of its MLmodel is no part of it."""
-    nothing = {
+    nothing: dict[str, Any] = {
         "run_id": "", "source": "", "artifact_uri": "", "metrics": {}, "requirements": [], "input_example": None, "sha256": "",
         "python": "", "signature": None, "flavors": [], "pickle": True,
     }  # fmt: skip
@@ -266,7 +273,9 @@ def checked_models(
     versions: list[Mapping[str, Any]], wanted: list[Mapping[str, Any]], *, allow_pickle: bool
 ) -> list[dict[str, Any]]:
     """What the registry says of every model that is wanted; `problem` says why one must not be served."""
-    return [checked_model(found, entry, allow_pickle=allow_pickle) for entry, found in zip(wanted, versions, strict=True)]
+    return [
+        checked_model(found, entry, allow_pickle=allow_pickle) for entry, found in zip(wanted, versions, strict=True)
+    ]
 
 
 def registry_refusals(
