@@ -10,7 +10,7 @@ description:
   - Asks the registry of an MLflow tracking server which version stands behind an alias and what is known of it.
     Needs neither MLflow nor any other package on the host.
   - What the registry holds is not trusted. What is wrong with one model is said in its item and leaves the others alone.
-  - Computes the SHA-256 of a version's files when it is first seen. With O(dest), fetches them through the tracking server's artifact
+  - With O(records), computes the SHA-256 of the files of a version that has no record yet. With O(dest), fetches them through the tracking server's artifact
     proxy and compares. The directory appears complete or not at all. The digest is then kept in O(records) and, as the tag
     C(mlflow-anywhere.sha256), in the registry.
 options:
@@ -48,7 +48,7 @@ options:
         description: The version itself.
         type: str
   records:
-    description: Directory on the host that keeps the digests of all files of each version that was fetched.
+    description: Directory on the host that keeps the digests of all files of each version that was fetched. Left out, nothing is digested.
     type: path
   sha256:
     description: Digest that the files fetched to O(dest) must have.
@@ -899,7 +899,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     credentials = (params["username"], params["password"] or "") if params["username"] else None
     registry = Registry(params["tracking_url"], credentials, params["ca_path"], params["timeout"])
     records = Records(params["records"])
-    versions = look_up_each(registry, params["models"], records, whole=not params["dest"])
+    versions = look_up_each(registry, params["models"], records, whole=bool(params["records"]) and not params["dest"])
     if not params["dest"]:
         return {"changed": False, "versions": versions}
     [found] = versions

@@ -608,6 +608,12 @@ def test_the_digest_of_a_fetched_version_is_kept_in_the_registry_and_on_the_host
     assert "weights.bin" not in "".join(server.asked), "what is known is not fetched again"
 
 
+def test_who_asks_without_records_fetches_no_files(server: FakeMlflow) -> None:
+    [found] = versions(server, CHAMPION)
+    assert (found["problem"], found["sha256"]) == ("", "")
+    assert "weights.bin" not in "".join(server.asked)
+
+
 def test_a_registry_that_takes_no_tag_stops_nothing(server: FakeMlflow, tmp_path: Path) -> None:
     server.writable = False
     call = Call(server.url, [CHAMPION], tmp_path / "model", records=str(tmp_path / "records"))
