@@ -708,3 +708,8 @@ def test_a_damaged_record_names_itself(server: FakeMlflow, tmp_path: Path) -> No
 )  # fmt: skip
 def test_what_may_be_code(name: str, start: bytes, code: bool) -> None:
     assert module.is_code(name, start) is code
+
+
+def test_half_a_surrogate_pair_is_no_answer() -> None:
+    with pytest.raises(module.RegistryError, match="is no JSON"):
+        module.parsed(b'{"a": "\\ud800"}', "x")

@@ -59,9 +59,7 @@ def test_one_process_serves_and_nothing_else_runs(instance: Instance) -> None:
     lines = instance.sh(f"docker top {CONTAINER} -eo pid,rss,args").splitlines()[1:]
     processes = [line.split(maxsplit=2) for line in lines]
     # A health check may run just now.
-    serving = [
-        (rss, command) for _, rss, command in processes if "-init" not in command and "healthy" not in command
-    ]
+    serving = [(rss, command) for _, rss, command in processes if "-init" not in command and "healthy" not in command]
     assert [command for _, command in serving] == ["python -m tracking_server"]
     assert int(serving[0][0]) < 600 * 1024
     settings = instance.sh(f"docker exec {CONTAINER} env").splitlines()
