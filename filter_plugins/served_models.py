@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-KEYS = ("name", "model", "alias", "engine", "replicas", "port", "memory", "challenger")
+KEYS = ("name", "model", "alias", "engine", "replicas", "port", "memory", "challenger", "allow_pickle")
 CHALLENGER_KEYS = ("alias", "percent")
 ENGINES = ("mlflow", "api")
 
@@ -20,6 +20,7 @@ ALIAS = re.compile(r"[\w-]+", re.ASCII)
 ALIAS_RULE = "letters, digits, _ and -, at most 255 characters, neither 'latest' nor 'v' with a number"
 ALIAS_LIMIT = 255
 ALIAS_RESERVED = re.compile(r"latest|v[0-9]+", re.ASCII | re.IGNORECASE)
+VERSION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 MEMORY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?([kmgt]i?)?b?", re.ASCII | re.IGNORECASE)
 REPLICAS_LIMIT = 100
 PORT_LIMIT = 65535
@@ -143,6 +144,18 @@ class Entry:
             return None
         return {"alias": alias, "percent": self.number("challenger.percent", value["percent"], 1, 99)}
 
+    def allow_pickle(self) -> bool | list[str] | None:
+        """Whether its versions may be unpickled: None leaves that to serving_allow_pickle."""
+        value = self.raw.get("allow_pickle")
+        if value is None or isinstance(value, bool):
+            return value
+        versions = value if isinstance(value, list | tuple) else [value]
+        known = [version for version in versions if whole(version) is not None or isinstance(version, str)]
+        texts = [str(version) for version in known if VERSION.fullmatch(str(version))]
+        if not isinstance(value, list | tuple) or len(texts) != len(versions):
+            self.refuse(f"allow_pickle is {shown(value)}", 'true, false or a list of versions such as ["3"]')
+        return texts
+
     def normal(self, platform_name: str, reserved: set[int]) -> dict[str, Any]:
         """The entry with every key; what is wrong is noted in `problems`."""
         self.keys()
@@ -166,6 +179,7 @@ class Entry:
             "port": self.port(reserved),
             "memory": self.memory(),
             "challenger": challenger,
+            "allow_pickle": self.allow_pickle(),
             "service": service,
             "challenger_service": challenger_service,
         }

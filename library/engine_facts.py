@@ -57,6 +57,9 @@ engine:
       description:
         - What a manager knows of every node, C(id), C(hostname), C(address), C(role), C(labels), C(availability) and C(state).
       type: list
+    services:
+      description: The labels of each service by its name, as a manager knows them.
+      type: dict
     volumes:
       description: Names of the volumes.
       type: list
@@ -203,12 +206,14 @@ def facts(path: str, usage_label: str = "") -> dict[str, Any]:
     listed: dict[str, list[dict[str, Any]]] = {"images": [], "networks": [], "containers": []}
     volumes: list[dict[str, Any]] = []
     members: list[dict[str, Any]] = []
+    services: list[dict[str, Any]] = []
     with contextlib.suppress(EngineError):
         info = engine.get("/info") or {}
         listed = {kind: engine.get(f"/{kind}" if kind == "networks" else f"/{kind}/json") or [] for kind in listed}
         volumes = (engine.get("/volumes") or {}).get("Volumes") or []
         if (info.get("Swarm") or {}).get("ControlAvailable"):
             members = engine.get("/nodes") or []
+            services = engine.get("/services") or []
     used: dict[str, Any] = {}
     if usage_label and info:
         with contextlib.suppress(EngineError):
@@ -227,6 +232,7 @@ def facts(path: str, usage_label: str = "") -> dict[str, Any]:
             "error": swarm.get("Error", ""),
         },
         "nodes": nodes(members),
+        "services": {service["Spec"]["Name"]: service["Spec"].get("Labels") or {} for service in services},
         "volumes": sorted(volume["Name"] for volume in volumes),
         "root_dir": root_dir,
         "images": images(listed["images"]),

@@ -22,6 +22,7 @@ def description(information: ModelInformation) -> dict[str, Any]:
             "flavor": information.flavor,
             "mlflow_version": information.mlflow_version,
             "metrics": information.metrics,
+            "pickle": information.pickle,
             "signature": information.signature_dict,
             # The bodies of /invocations, under the name that both engines use, and of /predict.
             "input_example": information.invocations_example,

@@ -31,6 +31,8 @@ class ModelInformation:
     flavor: str  # sklearn, python_function, ...
     signature: Signature
     metrics: dict[str, float] = field(default_factory=dict)
+    # Whether loading it unpickles something or runs code of its own.
+    pickle: bool = True
     # The input example as a body of /invocations and as a body of /predict; None where none was logged.
     invocations_example: Any = None
     predict_example: Any = None
@@ -57,6 +59,7 @@ def read(  # noqa: PLR0913 - one keyword per setting that names the model
     run_id: str = "",
     image: str = "",
     metrics: Mapping[str, float] | None = None,
+    pickle: bool = True,
 ) -> ModelInformation:
     """Read the MLmodel file and the input example of the model directory ``path``; no MLflow needed.
 
@@ -80,6 +83,7 @@ def read(  # noqa: PLR0913 - one keyword per setting that names the model
         flavor=flavors[0] if flavors else "python_function",
         signature=signature,
         metrics=dict(metrics or {}),
+        pickle=pickle,
         invocations_example=example,
         predict_example=predict_example(signature, example, input_name, input_shape),
         input_name=input_name,

@@ -91,6 +91,7 @@ def load(settings: Settings) -> model.ServedModel:
         run_id=settings.run_id,
         image=settings.image,
         metrics=settings.metrics,
+        pickle=settings.pickle,
     )
     served = model.load(settings.model_path, found)
     # /version says which MLflow answers, as the stock server does, not which one logged the model.

@@ -45,6 +45,8 @@ class Settings:
     run_id: str = ""
     # Metrics of the training run: a JSON object of numbers.
     metrics: dict[str, float] = field(default_factory=dict)
+    # Whether loading the model unpickles something or runs code of its own.
+    pickle: bool = True
     # Digest of the image that the server runs in.
     image: str = ""
     # Worker processes that share the loaded model and the port.

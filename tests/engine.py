@@ -40,6 +40,10 @@ ANSWERS = {
         },
         {"ID": "two", "Description": {}, "Status": {"State": "unknown"}, "Spec": {}},
     ],
+    "/services": [
+        {"ID": "s1", "Spec": {"Name": "ours-model", "Labels": {"a": "b"}}},
+        {"ID": "s2", "Spec": {"Name": "bare"}},
+    ],
     "/networks": [{"Name": "ours", "Driver": "overlay", "Scope": "swarm", "Attachable": True, "Labels": {}}],
     "/containers/json": [
         {

@@ -29,6 +29,7 @@ def test_a_name_is_enough() -> None:
             "port": None,
             "memory": "1g",
             "challenger": None,
+            "allow_pickle": None,
             "service": "p-model-iris",
             "challenger_service": None,
         }
@@ -63,6 +64,13 @@ def test_null_means_none_where_none_is_allowed() -> None:
     (model,) = served_models([{"name": "a", "port": None, "challenger": None}])
     assert model["port"] is None
     assert model["challenger"] is None
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [(True, True), (False, False), (["3", 4], ["3", "4"]), ([], []), (None, None)]
+)
+def test_pickles_are_allowed_for_all_versions_or_some(said: object, kept: object) -> None:
+    assert served_models([{"name": "a", "allow_pickle": said}])[0]["allow_pickle"] == kept
 
 
 @pytest.mark.parametrize("value", [None, "iris", {"name": "iris"}, 5, True])
@@ -113,6 +121,13 @@ def test_not_a_list(value: object) -> None:
         ({"challenger": {"percent": True}}, "which is no whole number"),
         ({"challenger": {"percent": 5, "share": 5}}, "challenger has no key 'share'. Allowed: alias, percent"),
         ({"challenger": {"alias": "champion", "percent": 5}}, "the alias of the model itself"),
+        ({"allow_pickle": "yes"}, "allow_pickle is 'yes'. Allowed: true, false or a list of versions"),
+        ({"allow_pickle": 3}, "allow_pickle is 3"),
+        ({"allow_pickle": ["v3"]}, "allow_pickle is ['v3']"),
+        ({"allow_pickle": ["3", True]}, "allow_pickle is ['3', True]"),
+        ({"allow_pickle": [0]}, "allow_pickle is [0]"),
+        ({"allow_pickle": [{"a": 1}]}, "allow_pickle is [{'a': 1}]"),
+        ({"allow_pickle": {"3": True}}, "allow_pickle is {'3': True}"),
     ],
 )
 def test_refused(change: dict[str, Any], says: str) -> None:
@@ -172,6 +187,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "replicas": st.integers(0, 4) | JSON,
     "port": st.sampled_from([5000, 9201, 9202]) | JSON,
     "memory": st.sampled_from(["1g", "512m"]) | JSON,
+    "allow_pickle": st.booleans() | st.lists(st.integers(0, 9) | st.text()) | JSON,
     "challenger": st.fixed_dictionaries({"percent": st.integers(0, 100) | JSON}, optional={"alias": JSON}) | JSON,
 }
 ENTRY = st.fixed_dictionaries({}, optional=VALUES)

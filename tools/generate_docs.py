@@ -58,6 +58,11 @@ INVENTORY: Options = {
                     },
                 },
             },
+            "allow_pickle": {
+                "description": "Whether its versions may hold pickles or other code: true, false or a list of versions; without it, as "
+                "`serving_allow_pickle` says.",
+                "type": "raw",
+            },
         },
     },
     "serving_default_model": {

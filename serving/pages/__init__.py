@@ -65,6 +65,10 @@ def _facts(information: ModelInformation) -> str:
     reason = f": {information.predictor_reason}" if information.predictor_reason else ""
     way = escape(f"the {information.predictor} model{reason}")
     cells.append(f'<div class="wide"><dt>Predicts with</dt><dd>{way}</dd></div>')
+    if information.pickle:
+        cells.append(
+            '<div class="wide"><dt>Loaded from</dt><dd>a pickle or other code: whoever logged it decides what runs</dd></div>'
+        )
     state = f'<p class="state"><span class="live">version {escape(information.version or "none")}</span></p>'
     heading = f'<div class="title"><h1>{escape(information.name)}</h1>{state}</div>'
     return f"{heading}<dl>{''.join(cells)}</dl>"

@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 # Keys of a catalogue entry that clients see in /models; /metadata has the second row besides.
 PUBLIC = ("name", "model", "alias", "version", "engine", "replicas")
-DETAILS = ("run_id", "signature", "input_example", "predict_example", "metrics")
+DETAILS = ("run_id", "signature", "input_example", "predict_example", "metrics", "pickle")
 # Paths of every model, and of the engine `api`.
 PATHS = ("invocations", "ping", "health", "version", "metadata", "docs", "openapi.json")
 API_PATHS = ("predict", "v2")
