@@ -3,7 +3,7 @@
     packages.py fetch       with a network, and nothing of the model unpacked: the wheels go to FETCHED as they are
     packages.py install     without a network: the wheels are unpacked to PACKAGES and compiled
 
-Neither step executes anything of a package: only wheels are taken, which need no build; uv asks a Python who it is that does not know PACKAGES yet; and
+Neither step executes anything of a package: only wheels are taken, which need no build; uv asks a Python who it is before anything is unpacked; and
 Python compiles without its module site, which would execute the packages' .pth files.
 """
 
@@ -130,7 +130,7 @@ def install() -> None:
     )  # fmt: skip
     if done.returncode:
         raise PackagesError(done.stderr.strip())
-    # By content, so that the same packages are the same layer. What cannot be compiled is as it is for its users.
+    # By content, as the files get other times on their way into the image. What cannot be compiled stays as it is.
     run(PYTHON, "-I", "-S", "-m", "compileall", "-qq", "-j0", "--invalidation-mode", "unchecked-hash", str(PACKAGES / "lib"))
 
 
