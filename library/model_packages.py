@@ -98,7 +98,7 @@ def main() -> None:
     try:
         found = engine.image(runtime)
         if not found:
-            raise EngineError(f"there is no image {runtime}")
+            module.fail_json(msg=f"The packages of {runtime} cannot be looked up: there is no image {runtime}")
         labels = (found.get("Config") or {}).get("Labels") or {}
         key = "" if fulfils(labels.get(RUNTIME_LABEL, ""), requirements) else key_of(found["Id"], requirements)
         module.exit_json(changed=False, key=key, image=image_with(engine, key) if key else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ensurepip
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -34,10 +35,14 @@ class Index:
     def add(self, name: str, version: str, files: dict[str, str], needs: str = "", modes: int = 0o644) -> Path:
         """Add a wheel, which need not be a good one."""
         info = f"{name}-{version}.dist-info"
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + (f"Requires-Dist: {needs}\n" if needs else "")
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + (
+            f"Requires-Dist: {needs}\n" if needs else ""
+        )
         wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         files = files | {f"{info}/METADATA": metadata, f"{info}/WHEEL": wheel}
-        files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD", "../../../../../etc/passwd"])
+        files[f"{info}/RECORD"] = "".join(
+            f"{path},,\n" for path in [*files, f"{info}/RECORD", "../../../../../etc/passwd"]
+        )
         directory = self.root / name.replace("_", "-")
         directory.mkdir(exist_ok=True)
         path = directory / f"{name}-{version}-py3-none-any.whl"
@@ -52,7 +57,10 @@ class Index:
         """Add a source distribution, whose build executes what it brings."""
         (self.root / name).mkdir()
         with tarfile.open(self.root / name / f"{name}-1.0.tar.gz", "w:gz") as archive:
-            for path, text in {"setup.py": SPY, "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"}.items():
+            for path, text in {
+                "setup.py": SPY,
+                "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+            }.items():
                 member = tarfile.TarInfo(f"{name}-1.0/{path}")
                 member.size = len(text)
                 archive.addfile(member, io.BytesIO(text.encode()))
@@ -83,21 +91,31 @@ def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directories and environments that the containers have."""
-    environments = {}
+SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The environments of the runtime image, with one package, and where those of a model go."""
+    root = tmp_path_factory.mktemp("environments")
     for name in ("runtime", "model"):
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / name], check=True)
-        environments[name] = tmp_path / name / "bin/python"
-    site = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    (tmp_path / "packages" / site).mkdir(parents=True)
-    (tmp_path / "model" / site / "packages.pth").write_text(f"import site; site.addsitedir('{tmp_path}/packages/{site}')\n")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / name], check=True)
+    (root / "model" / SITE / "packages.pth").write_text(f"import site; site.addsitedir('{root}/packages/{SITE}')\n")
+    info = root / "runtime" / SITE / "six-1.17.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: six\nVersion: 1.17.0\n")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def place(environments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the model's packages come to lie; everything else is as the containers have it."""
+    (environments / "packages" / SITE).mkdir(parents=True)
     (tmp_path / "fetched").mkdir()
     monkeypatch.setattr(packages, "FETCHED", tmp_path / "fetched")
-    monkeypatch.setattr(packages, "PACKAGES", tmp_path / "packages")
-    monkeypatch.setattr(packages, "RUNTIME_PYTHON", str(environments["runtime"]))
-    monkeypatch.setattr(packages, "MODEL_PYTHON", str(environments["model"]))
+    monkeypatch.setattr(packages, "PACKAGES", environments / "packages")
+    monkeypatch.setattr(packages, "RUNTIME_PYTHON", str(environments / "runtime/bin/python"))
+    monkeypatch.setattr(packages, "MODEL_PYTHON", str(environments / "model/bin/python"))
     monkeypatch.setattr(packages, "PYTHON", sys.executable)
     bundled = Path(ensurepip.__file__).parent / "_bundled"
     if bundled.is_dir():
@@ -110,7 +128,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return tmp_path / "packages" / site
+    yield environments / "packages" / SITE
+    shutil.rmtree(environments / "packages")
 
 
 def bring(*requirements: str) -> None:
@@ -121,12 +140,24 @@ def bring(*requirements: str) -> None:
 
 def served(code: str) -> str:
     """What the Python that serves the model says."""
-    return subprocess.run([packages.MODEL_PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [packages.MODEL_PYTHON, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_nothing_of_a_package_is_executed(index: Index, place: Path, spy: Path) -> None:
-    evil = {"evil.pth": f"exec({SPY!r})\n", "sitecustomize.py": SPY, "usercustomize.py": SPY, "compileall.py": SPY, "py_compile.py": SPY}
-    index.add("evil", "1.0", evil | {"evil.py": "x = 1\n", "evil-1.0.dist-info/entry_points.txt": "[console_scripts]\nuv = evil:x\n"})
+    evil = {
+        "evil.pth": f"exec({SPY!r})\n",
+        "sitecustomize.py": SPY,
+        "usercustomize.py": SPY,
+        "compileall.py": SPY,
+        "py_compile.py": SPY,
+    }
+    index.add(
+        "evil",
+        "1.0",
+        evil | {"evil.py": "x = 1\n", "evil-1.0.dist-info/entry_points.txt": "[console_scripts]\nuv = evil:x\n"},
+    )
     bring("evil==1.0")
     assert (place / "evil.pth").exists()
     assert not spy.exists()
@@ -136,7 +167,9 @@ def test_nothing_of_a_package_is_executed(index: Index, place: Path, spy: Path) 
 
 
 def test_files_are_compiled_by_content_and_one_that_cannot_be_stays(index: Index, place: Path) -> None:
-    index.add("old", "1.0", {"good.py": "x = 1\n", "python2.py": "print 'x'\n", "deep.py": "x = " + "(" * 5000 + ")" * 5000})
+    index.add(
+        "old", "1.0", {"good.py": "x = 1\n", "python2.py": "print 'x'\n", "deep.py": "x = " + "(" * 5000 + ")" * 5000}
+    )
     bring("old==1.0")
     compiled = sorted(path.name.partition(".")[0] for path in (place / "__pycache__").iterdir())
     assert compiled == ["good"]
@@ -161,7 +194,7 @@ def test_a_package_without_a_wheel_is_refused_with_its_name_and_a_way_out(index:
 
 def test_what_the_index_does_not_have_is_named(index: Index) -> None:
     index.add("known", "1.0", {"known.py": ""})
-    with pytest.raises(packages.PackagesError, match="there is no version of known==2.0"):
+    with pytest.raises(packages.PackagesError, match=r"there is no version of known==2\.0"):
         bring("known==2.0")
     with pytest.raises(packages.PackagesError, match="unknown was not found"):
         packages.pins(_requirements("unknown==1.0"))
@@ -181,21 +214,19 @@ def test_an_index_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_the_runtime_has_is_not_installed_again_and_the_index_not_asked(index: Index, place: Path) -> None:
-    wheel = index.add("six", "1.17.0", {"six.py": "x = 17\n"})
-    subprocess.run(["uv", "pip", "install", "--quiet", "--no-cache", "--python", packages.RUNTIME_PYTHON, wheel], check=True)
     bring("six==1.17.0")
     assert list(place.iterdir()) == []
     assert index.asked == []
 
 
-def test_another_version_comes_with_what_it_needs(index: Index, place: Path) -> None:
-    wheel = index.add("six", "1.17.0", {"six.py": "x = 17\n"})
-    subprocess.run(["uv", "pip", "install", "--quiet", "--no-cache", "--python", packages.RUNTIME_PYTHON, wheel], check=True)
+def test_another_version_comes_with_what_it_needs(index: Index) -> None:
     index.add("seven", "7.0", {"seven.py": "y = 7\n"})
     entry = {"six-1.16.0.dist-info/entry_points.txt": "[console_scripts]\nsix = six:run\n"}
     index.add("six", "1.16.0", {"six.py": "x = 16\ndef run(): print(x)\n"} | entry, needs="seven")
     bring("six==1.16.0")
-    assert served("import six, seven, importlib.metadata as m; print(six.x, seven.y, m.version('six'))") == "16 7 1.16.0"
+    assert (
+        served("import six, seven, importlib.metadata as m; print(six.x, seven.y, m.version('six'))") == "16 7 1.16.0"
+    )
     script = packages.PACKAGES / "bin/six"
     assert script.read_text().startswith(f"#!{packages.MODEL_PYTHON}\n")
     assert subprocess.run([script], capture_output=True, text=True, check=True).stdout == "16\n"
@@ -204,7 +235,7 @@ def test_another_version_comes_with_what_it_needs(index: Index, place: Path) -> 
 def test_a_file_with_another_hash_than_the_model_asks_for_is_refused(index: Index, place: Path) -> None:
     index.add("six", "1.0", {"six.py": ""})
     index.add("seven", "1.0", {"seven.py": ""})
-    with pytest.raises(packages.PackagesError, match="Hash mismatch for `six==1.0`"):
+    with pytest.raises(packages.PackagesError, match=r"Hash mismatch for `six==1\.0`"):
         bring("seven==1.0", f"six==1.0 --hash=sha256:{'0' * 64} --hash=sha256:{'1' * 64}")
     assert list(place.iterdir()) == []
 
@@ -214,25 +245,29 @@ def test_hashes_belong_to_their_package() -> None:
     assert packages.hashes(text) == {"a-b": " --hash=sha256:1 --hash sha256:2", "d": " --hash=sha256:3"}
 
 
-@pytest.mark.parametrize("name", ["../../pwned.py", "/pwned.py", "a/../../pwned.py", "..\\pwned.py", "evil-1.0.data/data/../../../pwned.py"])
-def test_a_wheel_that_leads_out_of_its_place_is_refused(index: Index, place: Path, tmp_path: Path, name: str) -> None:
-    index.add("evil", "1.0", {name: "x = 1\n"})
+@pytest.mark.parametrize(
+    "name", ["../../pwned.py", "/pwned.py", "a/../../pwned.py", "..\\pwned.py", "evil-1.0.data/data/../../../pwned.py"]
+)
+def test_a_wheel_that_leads_out_of_its_place_is_refused(index: Index, name: str) -> None:
+    wheel = index.add("evil", "1.0", {name: "x = 1\n"})
     with pytest.raises(packages.PackagesError, match=r"evil-1.0-py3-none-any.whl holds .*, which leads out of it"):
-        bring("evil==1.0")
-    assert list(place.iterdir()) == []
-    assert not list(tmp_path.rglob("pwned.py"))
+        packages.check([wheel], 10**9)
 
 
-def test_scripts_and_data_stay_in_their_place_and_gain_nothing(index: Index, tmp_path: Path) -> None:
+def test_scripts_and_data_stay_in_their_place_and_gain_nothing(index: Index, environments: Path) -> None:
     data = "evil-1.0.data"
-    files = {f"{data}/scripts/root": "#!python\n", f"{data}/data/opt/file": "x", f"{data}/data/pyvenv.cfg": "home = /nowhere\n"}
+    files = {
+        f"{data}/scripts/root": "#!python\n",
+        f"{data}/data/opt/file": "x",
+        f"{data}/data/pyvenv.cfg": "home = /nowhere\n",
+    }
     index.add("evil", "1.0", files, modes=0o6777)
-    before = (tmp_path / "model/pyvenv.cfg").read_text()
+    before = (environments / "model/pyvenv.cfg").read_text()
     bring("evil==1.0")
     assert (packages.PACKAGES / "opt/file").exists()
     assert (packages.PACKAGES / "bin/root").exists()
     assert not [path for path in packages.PACKAGES.rglob("*") if path.lstat().st_mode & 0o6000 or path.is_symlink()]
-    assert (tmp_path / "model/pyvenv.cfg").read_text() == before
+    assert (environments / "model/pyvenv.cfg").read_text() == before
 
 
 def test_a_file_that_is_no_wheel_is_refused(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class PackagesError(Exception):
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command, its complaints kept for the message."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)  # noqa: S603 - no shell, and names come from uv
     except subprocess.TimeoutExpired as error:
         raise PackagesError(f"{command[0]} was not done after {SECONDS} seconds") from error
 
@@ -108,7 +108,9 @@ def check(wheels: list[Path], room: int) -> None:
         for member in members:
             path = PurePosixPath(member.filename.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts:
-                raise PackagesError(f"{wheel.name} holds {member.filename!r}, which leads out of it. No wheel may do so.")
+                raise PackagesError(
+                    f"{wheel.name} holds {member.filename!r}, which leads out of it. No wheel may do so."
+                )
         size += sum(member.file_size for member in members)
     if size * COPIES > room:
         raise PackagesError(
@@ -131,7 +133,18 @@ def install() -> None:
     if done.returncode:
         raise PackagesError(done.stderr.strip())
     # By content, as the files get other times on their way into the image. What cannot be compiled stays as it is.
-    run(PYTHON, "-I", "-S", "-m", "compileall", "-qq", "-j0", "--invalidation-mode", "unchecked-hash", str(PACKAGES / "lib"))
+    run(
+        PYTHON,
+        "-I",
+        "-S",
+        "-m",
+        "compileall",
+        "-qq",
+        "-j0",
+        "--invalidation-mode",
+        "unchecked-hash",
+        str(PACKAGES / "lib"),
+    )
 
 
 def main() -> None:
