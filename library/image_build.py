@@ -38,6 +38,10 @@ options:
       remote_src:
         description: A file or directory on the host. One that does not exist is an empty directory.
         type: path
+      follow:
+        description: Whether symbolic links in O(files[].remote_src) are read as what they lead to. False leaves them out, for what somebody else wrote.
+        type: bool
+        default: true
       executable:
         description: Whether the file may be executed.
         type: bool
@@ -50,7 +54,9 @@ options:
     type: dict
     default: {}
   network:
-    description: Network of the RUN steps; the host's own makes its name resolution and proxies work unchanged.
+    description:
+      - Network of the RUN steps. The host's own makes its name resolution and proxies work unchanged, and is for the platform's own images.
+      - V(none) for images that hold what others wrote.
     type: str
     default: host
   timeout:
@@ -127,15 +133,16 @@ def entries(files: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Path | bytes
                     if source:
                         yield f"{dest}/{member.name}".lstrip("/"), source.read(), bool(member.mode & 0o100)
         else:
-            yield from host_entries(dest, Path(item["remote_src"]))
+            yield from host_entries(dest, Path(item["remote_src"]), follow=item["follow"])
 
 
-def host_entries(dest: str, source: Path) -> Iterator[tuple[str, Path | bytes, bool]]:
+def host_entries(dest: str, source: Path, *, follow: bool) -> Iterator[tuple[str, Path | bytes, bool]]:
     """Yield the entries of a file or directory of this host; an empty directory still exists in the context."""
     if source.is_file():
         yield dest, source, os.access(source, os.X_OK)
         return
-    found = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
+    paths = sorted(source.rglob("*")) if source.is_dir() else []
+    found = [path for path in paths if path.is_file() and (follow or not path.is_symlink())]
     for path in found:
         name = path.relative_to(source).as_posix()
         yield f"{dest}/{name}".lstrip("/"), path, bool(path.stat().st_mode & 0o100)
@@ -173,7 +180,7 @@ def write_context(target: IO[bytes], dockerfile: str, files: list[dict[str, Any]
 def build(engine: Any, parameters: dict[str, Any], label: str) -> None:
     """Build the image; raise BuildError with the end of the build's output."""
     lines: list[str] = []
-    proxies = {name: os.environ[name] for name in PROXIES if os.environ.get(name)}
+    proxies = {name: os.environ[name] for name in PROXIES if os.environ.get(name) and parameters["network"] != "none"}
     with tempfile.TemporaryFile() as context:
         write_context(context, parameters["dockerfile"], parameters["files"])
         context.seek(0)
@@ -199,6 +206,7 @@ def main() -> None:
         "content": {"type": "str"},
         "archive": {"type": "str"},
         "remote_src": {"type": "path"},
+        "follow": {"type": "bool", "default": True},
         "executable": {"type": "bool", "default": False},
     }
     module = AnsibleModule(

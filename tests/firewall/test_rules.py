@@ -29,7 +29,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "ports twice and as text": {"firewall_open_tcp": [22, "22", 443, "443", "8000-8010"]},
     "SSH alone": {"firewall_open_tcp": [22]},
     "nothing denied to containers": {"firewall_denied_to_containers": []},
-    "more denied to containers": {"firewall_denied_to_containers": ["169.254.169.254", "10.0.0.0/8"]},
+    "more denied to containers": {"firewall_denied_to_containers": ["169.254.169.254", "10.0.0.0/8", "10.1.1.1"]},
+    "IPv6 denied to containers": {"firewall_denied_to_containers": ["fd00:ec2::254"]},
 }
 NFT = ("nft", "--check", "--file", "/check/firewall.nft")
 
@@ -66,10 +67,34 @@ def test_the_packet_filter_refuses_a_mistake(render: Render, tmp_path: Path, rig
 def test_members_alone_reach_the_ports_of_the_swarm(render: Render) -> None:
     alone = render("firewall.nft.j2")
     assert "tcp dport { 22, 80, 443 } accept" in alone
-    assert "2377" not in alone
+    assert "2377, 7946, 5443 } accept" not in alone
     rules = render("firewall.nft.j2", **SHAPES["members by both"])
     assert "ip saddr { 10.0.0.1, 10.0.0.2 } tcp dport { 2377, 7946, 5443 } accept" in rules
     assert "ip6 saddr { fd00::1, 2001:db8::2 } udp dport { 7946, 4789 } accept" in rules
+
+
+def test_containers_reach_neither_metadata_nor_the_private_addresses_of_members(render: Render) -> None:
+    leaving = render("firewall.nft.j2", **SHAPES["members by both"]).partition("chain leaving")[2]
+    assert [line.strip() for line in leaving.splitlines() if line.endswith("drop")] == [
+        "ip daddr 169.254.169.254 counter drop",
+        "ip daddr { 10.0.0.1, 10.0.0.2 } ct state new counter drop",
+        "ip6 daddr { fd00::1, 2001:db8::2 } ct state new counter drop",
+    ]
+    both = {"firewall_denied_to_containers": ["169.254.169.254", "fd00:ec2::254"]}
+    assert "ip6 daddr fd00:ec2::254 counter drop" in render("firewall.nft.j2", **both)
+
+
+def test_containers_do_not_reach_the_ports_of_the_swarm_on_their_own_host(render: Render) -> None:
+    lines = [line.strip() for line in render("firewall.nft.j2").splitlines()]
+    for interface in ("docker*", "br-*", "veth*"):
+        denied = [
+            f'iifname "{interface}" fib daddr type local tcp dport {{ 2377, 7946, 5443 }} ct state new counter drop',
+            f'iifname "{interface}" fib daddr type local udp dport {{ 7946, 4789 }} ct state new counter drop',
+        ]
+        place = lines.index(denied[0])
+        assert lines[place + 1] == denied[1]
+        assert place < lines.index('iifname "docker*" accept')
+    assert not [line for line in lines if line.startswith('iifname "lo"') and line.endswith("drop")]
 
 
 @pytest.mark.skipif(

@@ -15,7 +15,15 @@ DOCKERFILE = "FROM base:1\nCOPY a.txt /\n"
 
 
 def item(dest: str, **what: Any) -> dict[str, Any]:
-    return {"dest": dest, "content": None, "archive": None, "remote_src": None, "executable": False, **what}
+    return {
+        "dest": dest,
+        "content": None,
+        "archive": None,
+        "remote_src": None,
+        "follow": True,
+        "executable": False,
+        **what,
+    }
 
 
 def archive(**files: str) -> str:
@@ -94,6 +102,29 @@ def test_the_context_holds_every_file_with_its_mode(directory: Path) -> None:
     }
 
 
+def test_a_link_in_what_somebody_else_wrote_does_not_bring_in_a_file_of_the_host(
+    directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("s")
+    (directory / "link").symlink_to(tmp_path / "secret")
+    (directory / "linked").symlink_to(tmp_path, target_is_directory=True)
+    os.mkfifo(directory / "pipe")
+    kept = [name for name, *_ in module.entries([item("t", remote_src=str(directory), follow=False)])]
+    assert kept == ["t/deep/b.txt", "t/run"]
+    # Certificates of the host are often links.
+    followed = [name for name, *_ in module.entries([item("t", remote_src=str(directory))])]
+    assert followed == ["t/deep/b.txt", "t/link", "t/run"]
+
+
+def test_nobody_gains_rights_in_an_image(directory: Path) -> None:
+    (directory / "run").chmod(0o6777)
+    buffer = io.BytesIO()
+    module.write_context(buffer, DOCKERFILE, [item("t", remote_src=str(directory))])
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as tar:
+        assert {(member.mode, member.uid, member.gid) for member in tar.getmembers()} == {(0o644, 0, 0), (0o755, 0, 0)}
+
+
 @pytest.mark.parametrize(
     ("dockerfile", "parents"),
     [
@@ -138,3 +169,11 @@ def test_proxies_of_the_host_and_the_digest_reach_the_build(monkeypatch: pytest.
     assert engine.asked["buildargs"]["HTTPS_PROXY"] == "http://proxy:3128"
     assert engine.asked["buildargs"]["N"] == "1"
     assert engine.asked["labels"] == {module.DIGEST_LABEL: "the-digest"}
+
+
+def test_a_build_without_a_network_gets_no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:password@proxy:3128")
+    engine = FakeEngine([{"stream": "done"}])
+    module.build(engine, parameters(network="none"), "d")
+    assert engine.asked["networkmode"] == "none"
+    assert engine.asked["buildargs"] == {}
