@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +53,8 @@ SWEEP = 0.05
 # Other bodies, and larger ones, are decoded in a process of their own.
 IN_LOOP_TYPES = (JSON_TYPE, b"application/octet-stream")
 SHORT_LENGTH = 5
+# Answers for more rows are written beside the event loop.
+LOOP_ROWS = 1024
 # An unread body of at most this size is left to the HTTP server to skip; the connection goes on.
 SKIPPED_BYTES = 64 * 1024
 
@@ -131,6 +134,7 @@ class Application:
         self._classes = [typed.label(value) for value in information.classes]
         self._origin = {"model": information.name, "version": information.version}
         self._pages = {path: _page(page) for path, page in (pages or {}).items()}
+        self._writers = ThreadPoolExecutor(1, "write")
         self.in_flight = 0
         # What clients wait for, and how each would say that it is gone.
         self._waiting: dict[asyncio.Future[Answer], Receive] = {}
@@ -209,7 +213,13 @@ class Application:
                     answer = await future
                 finally:
                     del self._waiting[future]
-                await self.writer.ok(send, finish(answer, request_id), request_id)
+                if batch.rows > LOOP_ROWS:
+                    written = await asyncio.get_running_loop().run_in_executor(
+                        self._writers, finish, answer, request_id
+                    )
+                else:
+                    written = finish(answer, request_id)
+                await self.writer.ok(send, written, request_id)
             else:
                 response = self._get(route, scope["method"], headers)
                 status = response.status

@@ -152,21 +152,19 @@ class Cage:
             await loop.sock_sendall(sock, SIZES.pack(len(head), len(body)) + head)
             await loop.sock_sendall(sock, body)
             size = bytearray(SIZE.size)
-            if not await _fill(sock, size):
+            if not await _fill(sock, memoryview(size)):
                 return None
             (length,) = SIZE.unpack(size)
-            if length > limits.memory(len(body)):
-                return None
-            answer = bytearray(length)
-            return answer if await _fill(sock, answer) else None
+            # Not a bytearray, which would be written full of zeros first.
+            answer = memoryview(np.empty(min(length, limits.result(len(body))), np.uint8))
+            return answer if len(answer) == length and await _fill(sock, answer) else None
         except (ConnectionError, BrokenPipeError):
             return None
 
 
-async def _fill(sock: socket.socket, buffer: bytearray) -> bool:
+async def _fill(sock: socket.socket, rest: memoryview) -> bool:
     """Read until the buffer is full; False where the other side ends before."""
     loop = asyncio.get_running_loop()
-    rest = memoryview(buffer)
     while rest:
         got = await loop.sock_recv_into(sock, rest)
         if not got:
@@ -238,7 +236,8 @@ def _serve(sock: socket.socket, readers: Readers, control: socket.socket) -> Non
         stream = sock.makefile("rb")
         head, size = SIZES.unpack(stream.read(SIZES.size))
         name, headers = _unpickle(stream.read(head))
-        seconds = readers.seconds
+        # The worker gives up first, and says why.
+        seconds = readers.seconds + 1
         signal.setitimer(signal.ITIMER_REAL, seconds)
         most = _size_of_process() + limits.memory(size)
         resource.setrlimit(resource.RLIMIT_AS, (most, most + WORDS))
@@ -330,9 +329,8 @@ def dump(result: Any) -> list[bytes | memoryview]:
     return [SIZE.pack(place + len(end) + SIZE.size), data, *parts, end, SIZE.pack(len(end))]
 
 
-def load(answer: bytearray) -> Any:
-    """The inverse of ``dump``, whose arrays lie in ``answer`` itself. Raises ServingError."""
-    view = memoryview(answer)
+def load(view: memoryview) -> Any:
+    """The inverse of ``dump``, whose arrays lie in ``view`` itself. Raises ServingError."""
     (end,) = SIZE.unpack(view[-SIZE.size :])
     size, marks = _unpickle(view[-SIZE.size - end : -SIZE.size])
     result = _unpickle(view[:size], [view[begin : begin + count] for begin, count in marks])

@@ -55,11 +55,9 @@ def png_values(
     except (binascii.Error, ValueError):
         problems.add(loc, "expected numbers, or a PNG as base64", "image")
         return None
-    # Both sides of the picture count: the one that comes and the one that is made of it.
-    wrong = pixels.take((shape[1], shape[0]))
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
-            wrong = wrong or pixels.take(picture.size)
+            wrong = pixels.take(picture.size)
             if wrong is not None:
                 problems.add(loc, wrong, "image")
                 return None

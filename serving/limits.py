@@ -13,14 +13,18 @@ MIB = 1024 * 1024
 # refused its memory by the kernel. The worst JSON that fits a model takes 31 times its size.
 MEMORY_PER_BYTE = 32
 MEMORY_BYTES = 64 * MIB
-# The second as bytes of a body: so much more a process counts in the budget of bodies in flight.
+# What it hands over may have so many for each byte of the body, and so many more; numbers of 8 bytes for binary ones of 1.
+RESULT_PER_BYTE = 8
+RESULT_BYTES = 32 * MIB
+# The memory as bytes of a body: so much more a process counts in the budget of bodies in flight.
 EXTRA_BYTES = MEMORY_BYTES // MEMORY_PER_BYTE
 # A table as CSV or Parquet: bytes, and rows times columns. Its text may be two bytes a cell, Parquet even less.
 TABLE_BYTES = 4 * MIB
 TABLE_CELLS = 1_000_000
 # Rows times columns of JSON; what is left out of a record takes no byte of the body.
 CELLS = 8 * MIB
-# Pixels of a picture and of all pictures in a body, by what their heads say before one is unpacked.
+# Pictures in a body; pixels of one and of all, by what their heads say before one is unpacked.
+PICTURES = 1000
 PICTURE_PIXELS = 4 * MIB
 BODY_PIXELS = 4 * PICTURE_PIXELS
 # What the event loop may decode by itself: bytes that msgspec alone reads, bytes of all other JSON and of binary tensors,
@@ -59,8 +63,9 @@ def dates(count: int) -> None:
         raise Heavy
 
 
-def cells(rows: int, columns: int, most: int = CELLS) -> None:
+def cells(rows: int, columns: int, most: int | None = None) -> None:
     """Rows times columns are held next."""
+    most = CELLS if most is None else most
     if place.in_loop and rows * columns > LOOP_CELLS:
         raise Heavy
     if rows * columns > most:
@@ -77,9 +82,21 @@ def table_bytes(size: int, kind: str) -> None:
         )
 
 
+def pictures(count: int, pixels: int) -> None:
+    """So many pictures are made next, each of so many pixels."""
+    if count > PICTURES:
+        raise TooLarge(f"The body has {count} pictures, the limit is {PICTURES}; send them in several requests")
+    cells(count, pixels)
+
+
 def memory(size: int) -> int:
     """The bytes of memory that decoding a body of ``size`` bytes may take."""
     return MEMORY_PER_BYTE * size + MEMORY_BYTES
+
+
+def result(size: int) -> int:
+    """The bytes that may be made of a body of ``size`` bytes."""
+    return RESULT_PER_BYTE * size + RESULT_BYTES
 
 
 def too_much_memory(size: int) -> ServingError:

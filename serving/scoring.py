@@ -25,6 +25,8 @@ CSV, JSON, PARQUET = "text/csv", "application/json", "application/vnd.apache.par
 MORE_COLUMNS = 1000
 PARQUET_ROWS = 1024
 CSV_TYPES = {"integer": "int64", "long": "int64", "boolean": "bool", "float": "float32", "double": "float64"}
+# Predictions that are written in one go.
+PIECE = 20_000
 ONE_FORM = (
     "The body must be a JSON object with exactly one of the keys dataframe_split, dataframe_records, instances, inputs"
 )
@@ -412,7 +414,12 @@ def answer(predictions: Any, *, wrapped: bool = True) -> bytes:
             return b'{"predictions": [%d]}' % predictions[0]
         if first is int or first is float or first is list:
             # The text of a list of numbers is its JSON. Letters besides the e of an exponent are nan, True, None, a string.
-            text = repr(predictions)
+            if len(predictions) <= PIECE:
+                text = repr(predictions)
+            else:
+                # In one go it would hold up the event loop, although this runs beside it.
+                pieces = (predictions[place : place + PIECE] for place in range(0, len(predictions), PIECE))
+                text = f"[{', '.join([repr(piece)[1:-1] for piece in pieces])}]"
             if not _letters(text):
                 return b'{"predictions": %b}' % text.encode()
     from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj  # noqa: PLC0415 - as pandas

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,6 +162,10 @@ class Typed:
         self._forbid(records, list(self.keys), loc, problems)
         data: dict[str | None, Any] = {}
         pixels = images.Pixels()
+        if self.shape is not None:
+            limits.pictures(
+                sum(isinstance(record.get(key), str) for record in records for key in self.keys), math.prod(self.shape)
+            )
         for key, spec in self.keys.items():
             rows = []
             for row, record in enumerate(records):
