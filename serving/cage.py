@@ -144,7 +144,7 @@ class Cage:
     @staticmethod
     async def _exchange(
         sock: socket.socket, name: str, body: bytes, headers: Mapping[bytes, bytes]
-    ) -> bytearray | None:
+    ) -> memoryview | None:
         """Send a body; what came back, or None where the process ended without an answer."""
         loop = asyncio.get_running_loop()
         head = pickle.dumps((name, {key: headers[key] for key in READ_HEADERS if key in headers}))
@@ -156,7 +156,7 @@ class Cage:
                 return None
             (length,) = SIZE.unpack(size)
             # Not a bytearray, which would be written full of zeros first.
-            answer = memoryview(np.empty(min(length, limits.result(len(body))), np.uint8))
+            answer = np.empty(min(length, limits.result(len(body))), np.uint8).data
             return answer if len(answer) == length and await _fill(sock, answer) else None
         except (ConnectionError, BrokenPipeError):
             return None

@@ -42,7 +42,7 @@ class Case:
         return request(self.body, self.path, content_type=self.kind, inference_header_content_length=self.length)
 
 
-def filled(head: bytes, item: bytes, tail: bytes, size: int = BODY) -> bytes:
+def filled(head: bytes, item: bytes, tail: bytes, size: int) -> bytes:
     """A document of nearly ``size`` bytes: the item over and over."""
     count = (size - len(head) - len(tail)) // (len(item) + 1)
     return head + item + (b"," + item) * (count - 1) + tail
@@ -97,19 +97,23 @@ def infer(case_model: str, datatype: str, count: int, shape: list[int], data: by
     return Case(case_model, head + data, statuses, f"/v2/models/{case_model}/infer", BINARY, str(len(head)))
 
 
-def cases() -> dict[str, Callable[[], Case]]:  # noqa: C901 - a list
-    """Every body by what it is."""
+def cases(most: int = BODY) -> dict[str, Callable[[], Case]]:
+    """Every body by what it is; those in JSON and in binary are of nearly ``most`` bytes."""
     iris, digits, mixed = small.IRIS, small.DIGITS, small.MIXED
     names = list(small.FLOWER)
     side = int(PICTURE_PIXELS**0.5)
     flower = json.dumps(dict.fromkeys(names, 1)).encode()
     pixel = b"[" + b",".join([b"0"] * 784) + b"]"
     floats = b"[" + b",".join([b"0.5"] * 784) + b"]"
-    wide = json.dumps({name: value for name, value in small.RECORD.items()}).encode()
-    rows = BODY // 785
+    wide = json.dumps(dict(small.RECORD)).encode()
+    rows = most // 785
     heads = json.dumps(names).encode()
     infer_digits = b'{"inputs":[{"name":"image","datatype":"FP32","shape":[%d,784],"data":['
-    numbers = BODY // 2 // 784 - 1
+    numbers = most // 2 // 784 - 1
+
+    def fill(head: bytes, item: bytes, tail: bytes) -> bytes:
+        return filled(head, item, tail, most)
+
     names_csv = ",".join(f'"{name}"' for name in names).encode()
 
     def dictionary(cells: int, size: int) -> bytes:
@@ -121,24 +125,24 @@ def cases() -> dict[str, Callable[[], Case]]:  # noqa: C901 - a list
         return parquet(columns, store_schema=False)
 
     return {
-        "JSON, records of four numbers": lambda: Case(iris, filled(b'{"dataframe_records":[', flower, b"]}")),
+        "JSON, records of four numbers": lambda: Case(iris, fill(b'{"dataframe_records":[', flower, b"]}")),
         "JSON, rows of four digits": lambda: Case(
-            iris, filled(b'{"dataframe_split":{"columns":%b,"data":[' % heads, b"[1,1,1,1]", b"]}}")),
+            iris, fill(b'{"dataframe_split":{"columns":%b,"data":[' % heads, b"[1,1,1,1]", b"]}}")),
         "JSON, rows of four numbers, one a text": lambda: Case(
-            iris, filled(b'{"dataframe_split":{"columns":%b,"data":[' % heads, b"[1,1,1,1]", b',[1,1,1,"a"]]}}'), (413, 422)),
-        "JSON, empty records": lambda: Case(iris, filled(b'{"dataframe_records":[', b"{}", b"]}"), (413, 422)),
-        "JSON, empty lists": lambda: Case(iris, filled(b'{"inputs":[', b"[]", b"]}"), (413, 422)),
-        "JSON, lists of one list": lambda: Case(digits, filled(b'{"inputs":[', b"[[]]", b"]}"), (413, 422)),
+            iris, fill(b'{"dataframe_split":{"columns":%b,"data":[' % heads, b"[1,1,1,1]", b',[1,1,1,"a"]]}}'), (413, 422)),
+        "JSON, empty records": lambda: Case(iris, fill(b'{"dataframe_records":[', b"{}", b"]}"), (413, 422)),
+        "JSON, empty lists": lambda: Case(iris, fill(b'{"inputs":[', b"[]", b"]}"), (413, 422)),
+        "JSON, lists of one list": lambda: Case(digits, fill(b'{"inputs":[', b"[[]]", b"]}"), (413, 422)),
         "JSON, one record of a million names": lambda: Case(
             iris, b'{"dataframe_records":[{' + b",".join(b'"%d":1' % n for n in range(10**6)) + b"}]}", (413, 422)),
         "JSON, numbers of 4,000 digits": lambda: Case(
-            iris, filled(b'{"inputs":[', b"9" * 4000, b"]}"), (413, 422)),
-        "JSON, exponents": lambda: Case(iris, filled(b'{"inputs":[', b"1e999", b"]}"), (413, 422)),
+            iris, fill(b'{"inputs":[', b"9" * 4000, b"]}"), (413, 422)),
+        "JSON, exponents": lambda: Case(iris, fill(b'{"inputs":[', b"1e999", b"]}"), (413, 422)),
         "JSON, nested a million times": lambda: Case(iris, b'{"inputs":' + b"[" * 10**6 + b"]" * 10**6 + b"}", (400, 413)),
-        "JSON, pixels": lambda: Case(digits, filled(b'{"inputs":[', pixel, b"]}")),
-        "JSON, pixels as fractions": lambda: Case(digits, filled(b'{"inputs":[', floats, b"]}")),
-        "JSON, columns of every type": lambda: Case(mixed, filled(b'{"dataframe_records":[', wide, b"]}"), (200, 413)),
-        "JSON, texts of one letter": lambda: Case(mixed, filled(b'{"inputs":[', b'"a"', b"]}"), (413, 422)),
+        "JSON, pixels": lambda: Case(digits, fill(b'{"inputs":[', pixel, b"]}")),
+        "JSON, pixels as fractions": lambda: Case(digits, fill(b'{"inputs":[', floats, b"]}")),
+        "JSON, columns of every type": lambda: Case(mixed, fill(b'{"dataframe_records":[', wide, b"]}"), (200, 413)),
+        "JSON, texts of one letter": lambda: Case(mixed, fill(b'{"inputs":[', b'"a"', b"]}"), (413, 422)),
         "CSV, digits": lambda: Case(
             iris, names_csv + b"\n" + b"1,1,1,1\n" * (TABLE_CELLS // 4 - 2), kind=CSV),
         "CSV, one column of digits": lambda: Case(iris, b"a\n" + b"1\n" * (TABLE_CELLS - 1), (422,), kind=CSV),
@@ -170,7 +174,7 @@ def cases() -> dict[str, Callable[[], Case]]:  # noqa: C901 - a list
         "Open Inference, bytes": lambda: infer(digits, "UINT8", rows * 784, [rows, 784], bytes(rows * 784)),
         "Open Inference, two bytes each": lambda: infer(
             digits, "FP16", rows // 2 * 1568, [rows // 2, 784], np.full(rows // 2 * 784, 0.3, "<f2").tobytes()),
-        "Open Inference, empty texts": lambda: infer(digits, "BYTES", BODY - 4096, [BODY // 4 - 1024], bytes(BODY - 4096),
+        "Open Inference, empty texts": lambda: infer(digits, "BYTES", most - 4096, [most // 4 - 1024], bytes(most - 4096),
                                                      statuses=(413, 422)),
         "Open Inference, a shape of 2^60": lambda: infer(digits, "UINT8", 784, [2**30, 2**30], bytes(784), statuses=(422,)),
         "Open Inference, a size below 0": lambda: infer(digits, "UINT8", 784, [1, 784], bytes(784), -1, (422,)),

@@ -140,7 +140,7 @@ def test_arrays_are_not_copied_and_objects_come_in_pieces(monkeypatch: pytest.Mo
     numbers = np.arange(5.0)
     parts = dump(Batch({"words": words, "numbers": numbers}, 5))
     view = memoryview(b"".join(parts))[cage_module.SIZE.size :]
-    found = load(memoryview(np.frombuffer(view, np.uint8).copy()))
+    found = load(memoryview(bytearray(view)))
     assert found.data["words"].tolist() == words.tolist()
     assert found.data["numbers"].tolist() == numbers.tolist()
     assert not found.data["numbers"].flags.owndata

@@ -11,17 +11,16 @@ from bench.live import Live
 from serving import limits
 from tests.serving.hostile import MIB, Case, bound, cases, servers, take
 
+# The bound is a multiple of the size, so a smaller body shows it too, sooner.
+SIZE = 4 * MIB
 WORST = [
     "JSON, rows of four digits",
     "JSON, lists of one list",
     "JSON, texts of one letter",
     "CSV, digits",
-    "Parquet, one number",
     "Parquet, the same with a false size",
     "Picture, 4 million pixels",
-    "Pictures, eight of 4096 x 4096",
     "Pictures, 90,000 of one pixel",
-    "Open Inference, bytes",
     "Open Inference, two bytes each",
     "Open Inference, a shape of a million",
 ]
@@ -35,7 +34,7 @@ def limited(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("name", WORST)
 def test_a_body_takes_no_more_than_the_docs_say(name: str, limited: dict[str, Live]) -> None:
-    case: Case = cases()[name]()
+    case: Case = cases(SIZE)[name]()
     live = limited[case.model]
     taken = take(live, case)
     assert taken.reply.status in case.statuses, taken.reply.body[:200]
