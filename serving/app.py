@@ -324,7 +324,9 @@ class Application:
         return Response(200, encode({"name": self.information.name, "ready": True}))
 
     def _check_model(self) -> None:
-        """Raise NotReady where the model of any worker hangs."""
+        """Raise NotReady where the model of any worker hangs, or larger bodies cannot be decoded any more."""
+        if self._cage is not None and self._cage.gone:
+            raise NotReady("The process that decodes larger bodies is gone")
         self._report()
         if self.metrics.stuck() > self.settings.hang_timeout:
             raise NotReady("The model does not answer")

@@ -97,6 +97,8 @@ class Cage:
 
     def __init__(self) -> None:
         """Fork the small process; the caller should have no threads and little in its memory."""
+        # Whether the small process is no more, and with it what this server can do about larger bodies.
+        self.gone = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read, self._setup = os.pipe()
         self._loaders = ThreadPoolExecutor(1, "unpack")
@@ -131,6 +133,7 @@ class Cage:
                 except BlockingIOError:
                     raise Busy("Too many bodies are being decoded; try again") from None
                 except OSError:
+                    self.gone = True
                     log.critical("the process that starts decoders is gone")
                     raise Busy(
                         "No body can be decoded that is more than small; this server must be started anew"

@@ -19,7 +19,7 @@ from serving.errors import Busy, InvalidInput, ModelFailed, Problem, ServingErro
 from serving.scoring import CSV, Scoring
 from serving.settings import Settings
 from serving.signature import Batch
-from tests.serving.transport import DENSE, MIXED, NAMES, application, information
+from tests.serving.transport import DENSE, MIXED, NAMES, application, call, information
 
 HEADERS = {b"content-type": CSV.encode()}
 TABLE = (",".join(f'"{name}"' for name in NAMES) + "\n1,2\n").encode()
@@ -166,6 +166,11 @@ def test_a_cage_whose_process_is_gone_says_so(monkeypatch: pytest.MonkeyPatch) -
         assert gone(int(batch.data[None][0]))
         with pytest.raises(Busy, match="started anew"):
             await cage.read("invocations", TABLE, HEADERS)
+        # The platform replaces a server that is not healthy.
+        app = application()
+        app._cage = cage
+        reply = await call(app, "/ping")
+        assert (reply.status, reply.headers["retry-after"]) == (503, "5")
 
     asyncio.run(main())
 
