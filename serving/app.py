@@ -11,12 +11,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
-from serving import scoring, typed
+from serving import inference, limits, scoring, typed
 from serving.batching import Waiter
 from serving.bodies import Bodies, Disconnected
+from serving.cage import Budget, Cage
 from serving.describe import description
 from serving.errors import (
     BadRequest,
@@ -28,37 +28,33 @@ from serving.errors import (
     NotReady,
     RequestTimeout,
     ServingError,
-    UnsupportedMediaType,
 )
-from serving.inference import PROBABILITIES, Inference
+from serving.inference import PROBABILITIES
 from serving.information import ModelInformation
 from serving.metrics import CONTENT_TYPE as METRICS_TYPE
 from serving.metrics import Metrics
 from serving.model import Answer
+from serving.readers import JSON_TYPE, Headers, Readers
 from serving.responses import Response, Send, Writer, encode, failure, rejected_fields
-from serving.scoring import Scoring
 from serving.settings import Settings
 from serving.signature import Batch
-from serving.typed import Typed
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("serving.access")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Headers = Mapping[bytes, bytes]
 Page = tuple[str, bytes, dict[str, str]]
 
-JSON_TYPE = scoring.JSON.encode()
 METRICS_HEADERS = ((b"content-type", METRICS_TYPE.encode()),)
 # Seconds between two looks at what goes on. A client is watched for going away only when its prediction has lasted from
 # one look to the next: the watch costs more than most predictions take.
 SWEEP = 0.05
-# Larger bodies are decoded in a thread, so that the others and /health need not wait for them; and what is no JSON, whose
-# readers take their time over a few bytes already. The slow reader of JSON takes up to 5 us for a byte (dates).
-IN_LOOP_BYTES, SLOW_LOOP_BYTES = 256 * 1024, 16 * 1024
+# Other bodies, and larger ones, are decoded in a process of their own.
 IN_LOOP_TYPES = (JSON_TYPE, b"application/octet-stream")
 SHORT_LENGTH = 5
+# Answers for more rows are written beside the event loop.
+LOOP_ROWS = 1024
 # An unread body of at most this size is left to the HTTP server to skip; the connection goes on.
 SKIPPED_BYTES = 64 * 1024
 
@@ -85,16 +81,17 @@ class Predictor(Protocol):
 Finish = Callable[[Answer, bytes], bytes]
 # What a body holds: the rows, whether their probabilities are wanted, and what makes the answer.
 Decoded = tuple[Batch, bool, Finish]
-Read = Callable[[bytes, Headers], Decoded]
+# Makes it of what a reader gave.
+Ask = Callable[[Any], Decoded]
 
 
 @dataclass(slots=True)
 class Route:
-    """A path: what answers its GET or reads its POST, and its name in the metrics."""
+    """A path: what answers its GET or asks for its POST, and its name in the metrics, which is its reader's too."""
 
     endpoint: str
     get: Callable[[Headers], Response] | None = None
-    post: Read | None = None
+    post: Ask | None = None
 
     @property
     def allow(self) -> str:
@@ -114,24 +111,30 @@ class Application:
         *,
         raw: Callable[[], Any] | None = None,
         pages: Mapping[str, Page] | None = None,
+        cage: Cage | None = None,
     ) -> None:
-        """``predictor`` is called once, in the event loop; ``raw`` makes the parser of bodies that only MLflow understands."""
+        """``predictor`` is called once, in the event loop; ``raw`` makes the parser of bodies that only MLflow understands.
+
+        ``cage`` is one that was made before there was much in memory; without it there is one at the first need.
+        """
         self.information = information
         self.settings = settings
         self.metrics = metrics
         self.bodies = Bodies(settings.max_body, settings.body_timeout)
         self.writer = Writer(information.name, information.version)
-        parser = cache(raw or _no_parser)
-        self.scoring = Scoring(information.signature, parser, settings.max_rows, settings.max_body)
-        self.typed = Typed(information, parser, settings.max_rows)
-        self.inference = Inference(information, parser, settings.max_rows)
-        self._in_loop = SLOW_LOOP_BYTES if self.scoring.fast is None else IN_LOOP_BYTES
+        self.readers = Readers(information, settings, raw)
+        self.loop_bytes = limits.SLOW_BYTES if self.readers.scoring.fast is None else limits.FAST_BYTES
+        self._made = information, settings, raw
+        self._cage = cage
+        if cage is not None:
+            cage.prepare(*self._made)
+        self.budget = Budget(settings.max_body + limits.EXTRA_BYTES)
         self._make_predictor = predictor
         self.predictor: Predictor | None = None
         self._classes = [typed.label(value) for value in information.classes]
         self._origin = {"model": information.name, "version": information.version}
         self._pages = {path: _page(page) for path, page in (pages or {}).items()}
-        self._decoders = ThreadPoolExecutor(1, "decode")
+        self._writers = ThreadPoolExecutor(1, "write")
         self.in_flight = 0
         # What clients wait for, and how each would say that it is gone.
         self._waiting: dict[asyncio.Future[Answer], Receive] = {}
@@ -157,11 +160,11 @@ class Application:
             "/metrics": Route("other", get=lambda _headers: Response(200, self.metrics.text(), METRICS_HEADERS)),
             "/invocations": Route("invocations", post=self._invocations),
             "/predict": Route("predict", post=self._predict),
-            "/v2": static(Response(200, encode(self.inference.server()))),
+            "/v2": static(Response(200, encode(self.readers.inference.server()))),
             "/v2/health/live": static(Response(200, encode({"live": True}))),
             "/v2/health/ready": Route("health", get=self._ready),
         }
-        model = static(Response(200, encode(self.inference.metadata())))
+        model = static(Response(200, encode(self.readers.inference.metadata())))
         for base in (f"/v2/models/{name}", *([f"/v2/models/{name}/versions/{version}"] if version else [])):
             routes[base] = model
             routes[f"{base}/ready"] = Route("health", get=self._ready)
@@ -181,7 +184,7 @@ class Application:
         headers: Headers = dict(scope["headers"])
         request_id = self.writer.request_id(headers)
         route = self.routes.get(scope["path"])
-        status, size, unread = 200, 0, decoded is None
+        status, size, spent, unread = 200, 0, 0, decoded is None
         self.in_flight += 1
         try:
             if route is not None and route.post is not None and scope["method"] == "POST":
@@ -191,10 +194,15 @@ class Application:
                         self.bodies.check(headers)
                     body = await self.bodies.read(receive)
                     size, unread = len(body), False
-                    if self.in_loop(size, headers):
-                        decoded = route.post(body, headers)
-                    else:
-                        decoded = await self._in_thread(route.post, body, headers)
+                    try:
+                        decoded = self.read(route, body, headers)
+                    except limits.Heavy:
+                        await self.budget.take(size + limits.EXTRA_BYTES)
+                        spent = size + limits.EXTRA_BYTES
+                        decoded = route.post(await self._in_cage(route, body, headers))
+                        # The process is gone; what it made of the body is not.
+                        self.budget.give(limits.EXTRA_BYTES)
+                        spent = size
                     del body
                 elif isinstance(decoded, Exception):
                     raise decoded  # noqa: TRY301 - as any other, from here
@@ -205,7 +213,13 @@ class Application:
                     answer = await future
                 finally:
                     del self._waiting[future]
-                await self.writer.ok(send, finish(answer, request_id), request_id)
+                if batch.rows > LOOP_ROWS:
+                    written = await asyncio.get_running_loop().run_in_executor(
+                        self._writers, finish, answer, request_id
+                    )
+                else:
+                    written = finish(answer, request_id)
+                await self.writer.ok(send, written, request_id)
             else:
                 response = self._get(route, scope["method"], headers)
                 status = response.status
@@ -229,6 +243,8 @@ class Application:
         finally:
             self.in_flight -= 1
             self.bodies.held -= size
+            if spent:
+                self.budget.give(spent)
         seconds = time.perf_counter() - start
         if route is not None and route.post is not None:
             self.metrics.answered(route.endpoint, status, seconds)
@@ -242,29 +258,36 @@ class Application:
         self.predictor = self._make_predictor()
         self._sweep()
 
-    def in_loop(self, size: int, headers: Headers) -> bool:
-        """Whether a body of this size is decoded at once."""
-        return size <= self._in_loop and headers.get(b"content-type", b"").startswith(IN_LOOP_TYPES)
+    def read(self, route: Route, body: bytes, headers: Headers) -> Decoded:
+        """Decode a body at once. Raises Heavy for those that take longer than the event loop has time, and ServingError."""
+        if len(body) > self.loop_bytes or not headers.get(b"content-type", b"").startswith(IN_LOOP_TYPES):
+            raise limits.Heavy
+        place = limits.place
+        place.in_loop = True
+        try:
+            return route.post(self.readers.by_name[route.endpoint](body, headers))  # type: ignore[misc]
+        finally:
+            place.in_loop = False
 
-    async def _in_thread(self, read: Read, body: bytes, headers: Headers) -> Decoded:
+    async def _in_cage(self, route: Route, body: bytes, headers: Headers) -> Any:
+        if self._cage is None:
+            self._cage = Cage()
+            self._cage.prepare(*self._made)
         try:
             async with asyncio.timeout(self.settings.timeout):
-                return await asyncio.get_running_loop().run_in_executor(self._decoders, read, body, headers)
+                return await self._cage.read(route.endpoint, body, headers)
         except TimeoutError:
-            raise DeadlineExceeded("The body could not be read in time") from None
+            raise DeadlineExceeded(
+                f"The body could not be read within {self.settings.timeout:g} s; send it in several requests"
+            ) from None
 
     # The three ways to ask for a prediction.
 
-    def _invocations(self, body: bytes, headers: Headers) -> Decoded:
-        kind = headers.get(b"content-type")
-        content_type = scoring.JSON if kind == JSON_TYPE else None if kind is None else kind.decode("latin-1")
-        batch = self.scoring.read(body, content_type)
+    @staticmethod
+    def _invocations(batch: Batch) -> Decoded:
         return batch, False, _finish_invocations if type(batch) is Batch else _finish_chat
 
-    def _predict(self, body: bytes, headers: Headers) -> Decoded:
-        _json_only(headers)
-        request = self.typed.read(body)
-
+    def _predict(self, request: typed.Request) -> Decoded:
         def finish(answer: Answer, _request_id: bytes) -> bytes:
             rows = typed.rows_of(answer.predictions, request.batch.rows)
             return typed.answer(
@@ -273,14 +296,9 @@ class Application:
 
         return request.batch, bool(self._classes), finish
 
-    def _infer(self, body: bytes, headers: Headers) -> Decoded:
-        length = headers.get(b"inference-header-content-length")
-        if length is None:
-            _json_only(headers)
-        request = self.inference.read(body, None if length is None else _size_of_json(length, body))
-
+    def _infer(self, request: inference.Request) -> Decoded:
         def finish(answer: Answer, request_id: bytes) -> bytes:
-            return self.inference.answer(request, answer.predictions, answer.probabilities, request_id.decode())
+            return self.readers.inference.answer(request, answer.predictions, answer.probabilities, request_id.decode())
 
         return request.batch, PROBABILITIES in request.outputs, finish
 
@@ -306,7 +324,9 @@ class Application:
         return Response(200, encode({"name": self.information.name, "ready": True}))
 
     def _check_model(self) -> None:
-        """Raise NotReady where the model of any worker hangs."""
+        """Raise NotReady where the model of any worker hangs, or larger bodies cannot be decoded any more."""
+        if self._cage is not None and self._cage.gone:
+            raise NotReady("The process that decodes larger bodies is gone")
         self._report()
         if self.metrics.stuck() > self.settings.hang_timeout:
             raise NotReady("The model does not answer")
@@ -362,19 +382,6 @@ async def _watch(future: asyncio.Future[Answer], receive: Receive) -> None:
             return
 
 
-def _json_only(headers: Headers) -> None:
-    kind = headers.get(b"content-type")
-    if scoring.media_type(None if kind is None else kind.decode("latin-1")) != scoring.JSON:
-        raise UnsupportedMediaType(f"This path takes {scoring.JSON}")
-
-
-def _size_of_json(length: bytes, body: bytes) -> int:
-    """Where the JSON of an infer request ends and its binary tensors begin."""
-    if not length.isdigit() or len(length) > len(str(len(body))) or int(length) > len(body):
-        raise BadRequest("Inference-Header-Content-Length is no size within the body")
-    return int(length)
-
-
 def _long(headers: Headers) -> bool:
     """Whether the request announces more than is worth reading to its end."""
     length = headers.get(b"content-length", b"0")
@@ -391,10 +398,6 @@ def _page(page: Page) -> Response:
     kind, body, headers = page
     return Response(200, body, ((b"content-type", kind.encode()),
                                 *((name.encode(), value.encode()) for name, value in headers.items())))  # fmt: skip
-
-
-def _no_parser() -> Any:
-    raise UnsupportedMediaType("This model takes bodies that follow its signature only")
 
 
 async def _refuse_protocol(scope: Scope, receive: Receive, send: Send) -> None:

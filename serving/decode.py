@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import math
 import operator
@@ -15,6 +16,7 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
+from serving import limits
 from serving.errors import BadRequest, InvalidInput, Problem
 from serving.signature import Batch, Column, Param, Signature, Tensor
 
@@ -60,6 +62,7 @@ def refuse(loc: Loc, message: str, kind: str) -> InvalidInput:
 
 def read_json(body: bytes) -> Any:
     """Decode any JSON document; BadRequest where it is none, InvalidInput for numbers beyond a double."""
+    limits.slow(len(body))
     try:
         return _any_decoder.decode(body)
     except (msgspec.ValidationError, msgspec.DecodeError):
@@ -188,6 +191,8 @@ class Checker:
             return None
         if kind == "binary":
             return self._binary(values)
+        if kind == "datetime":
+            limits.dates(len(values))
         return self._datetimes(values) if kind == "datetime" else _objects(values)
 
     def _problem(self, row: int, message: str, kind: str) -> None:
@@ -240,7 +245,8 @@ class Checker:
     def _datetimes(self, values: Sequence[str | None]) -> NDArray[Any] | None:
         array = datetimes(values)
         if array is None:
-            wrong = [row for row, value in enumerate(values) if value is not None and datetimes([value]) is None]
+            alone = (row for row, value in enumerate(values) if value is not None and datetimes([value]) is None)
+            wrong = list(itertools.islice(alone, MAX_PROBLEMS))
             text = "expected a date and time as ISO 8601" + ("" if wrong else ", all in the same form")
             for row in wrong or range(len(values)):
                 self._problem(row, text, "datetime_type")
@@ -340,6 +346,9 @@ def tensor_items(  # noqa: C901 - one branch for each kind of number
                 problems.add(loc(place), f"expected a number from {low!r} to {high!r}", "number_out_of_range")
         if len(problems.found) > before:
             return None
+    if dtype.kind in "US" and flat:
+        # Every item gets the room of the longest one.
+        limits.cells(len(flat), max(map(len, flat)))
     if dtype.kind == "S":
         try:
             return np.array([item.encode("ascii") for item in flat], dtype=dtype)

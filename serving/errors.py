@@ -94,6 +94,10 @@ class InvalidInput(ServingError):
         more = f" ({len(self.problems) - 1} more in detail)" if len(self.problems) > 1 else ""
         super().__init__(f"{where}: {first.msg}{more}" if where else f"{first.msg}{more}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the problems: the message is made of them."""
+        return type(self), (self.problems,)
+
     def body(self) -> dict[str, Any]:
         """The document with a path to each offending field, as FastAPI's validation errors have it."""
         return {
@@ -123,6 +127,14 @@ class NotReady(ServingError):
     status = 503
     code = "TEMPORARILY_UNAVAILABLE"
     headers: Mapping[str, str] = {"retry-after": "5"}
+
+
+class Busy(ServingError):
+    """Bodies of others take all the memory that there is for decoding."""
+
+    status = 503
+    code = "TEMPORARILY_UNAVAILABLE"
+    headers: Mapping[str, str] = {"retry-after": "1"}
 
 
 class DeadlineExceeded(ServingError):

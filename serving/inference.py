@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from serving import decode
+from serving import decode, limits
 from serving.decode import Loc, Problems, refuse
 from serving.errors import BadRequest, TooLarge
 from serving.information import ModelInformation
@@ -26,6 +26,8 @@ BINARY = {"BOOL": "?"} | {f"{kind}{8 * size}": f"<{letter}{size}" for kind, lett
 DATATYPES = sorted({BYTES, *BINARY})
 # Lists that are nested deeper stay lists, and fail as values.
 MAX_DEPTH = 8
+# Dimensions of a shape, as numpy has them, and the largest of them: their product is never more than a short number.
+MAX_DIMENSIONS, MAX_SIZE = 32, 2**31
 PREDICT, PROBABILITIES = "predict", "predict_proba"
 
 
@@ -88,6 +90,8 @@ class Inference:
 
     def read(self, body: bytes, size: int | None = None) -> Request:
         """The rows of a request, whose JSON has ``size`` bytes where binary tensors follow it. Raises ServingError."""
+        # The values of binary tensors are looked at one by one, as those of JSON.
+        limits.slow(len(body))
         document = decode.read_json(body if size is None else body[:size])
         if not isinstance(document, dict):
             raise BadRequest("The body must be a JSON object with the key inputs")
@@ -193,6 +197,7 @@ class Inference:
                 problems.add((*item.loc, "shape"), f"expected [{rows}] or [{rows}, 1]", "shape")
         problems.stop()
         columns = {name: by_name[name].values for name in names if name in by_name}
+        limits.cells(rows, len(columns))
 
         def loc(name: str, row: int) -> Loc:
             return by_name[name].at(row) if name in by_name else ("body", "inputs", name)
@@ -284,12 +289,12 @@ def _read_input(item: Any, loc: Loc, binary: Binary | None, problems: Problems) 
     if missing:
         return None
     name, shape, datatype = item["name"], item["shape"], item["datatype"]
-    sizes = isinstance(shape, list) and bool(shape) and all(type(size) is int and size >= 0 for size in shape)
+    sizes = isinstance(shape, list) and 0 < len(shape) <= MAX_DIMENSIONS and all(map(_is_size, shape))
     wrong = [
         problem
         for good, *problem in (
             (isinstance(name, str), "name", "expected a string", "string_type"),
-            (sizes, "shape", "expected a list of sizes", "list_type"),
+            (sizes, "shape", f"expected a list of 1 to {MAX_DIMENSIONS} sizes", "list_type"),
             (datatype in DATATYPES, "datatype", f"expected one of {', '.join(DATATYPES)}", "datatype"),
         )
         if not good
@@ -312,6 +317,11 @@ def _read_input(item: Any, loc: Loc, binary: Binary | None, problems: Problems) 
         problems.add((*loc, "data"), f"expected {math.prod(shape)} values for this shape, got {len(values)}", "shape")
         return None
     return _Input(name, tuple(shape), values, loc)
+
+
+def _is_size(size: Any) -> bool:
+    """Whether it can be one side of a tensor; the product of such sizes is compared with the values that came."""
+    return type(size) is int and 0 <= size <= MAX_SIZE
 
 
 def _values(data: Any, datatype: str, loc: Loc, problems: Problems) -> list[Any] | None:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.app import Application, Finish, Route
 from serving.bodies import SHARES
+from serving.limits import Heavy
 from serving.model import Answer
 
 log = logging.getLogger(__name__)
@@ -76,18 +77,21 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc]
         if route is None or route.post is None or scope["method"] != "POST":
             return False
         headers = dict(scope["headers"])
-        if b"content-encoding" in headers or not app.in_loop(size, headers):
+        if b"content-encoding" in headers or size > app.loop_bytes:
             return False
         self._begun = None
         request_id = app.writer.request_id(headers)
         try:
-            batch, probabilities, finish = decoded = route.post(bytes(cycle.body), headers)
+            batch, probabilities, finish = decoded = app.read(route, bytes(cycle.body), headers)
             exchange = Exchange(self, cycle, route, finish, request_id, start, size)
             if predictor.offer(batch, exchange, probabilities=probabilities):
                 app.in_flight += 1
                 app.bodies.held += size
             else:
                 super()._start_asgi_task(cycle, partial(app, decoded=decoded))
+        except Heavy:
+            self._begun = cycle, app
+            return False
         except Exception as error:  # noqa: BLE001 - the application answers all that can go wrong
             super()._start_asgi_task(cycle, partial(app, decoded=error))
         return True

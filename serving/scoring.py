@@ -14,19 +14,19 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from serving import decode, fast
+from serving import decode, fast, limits
 from serving.decode import Loc, Problems, refuse
 from serving.errors import BadRequest, ServingError, TooLarge, UnsupportedMediaType
 from serving.signature import Batch, Signature, Tensor
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 CSV, JSON, PARQUET = "text/csv", "application/json", "application/vnd.apache.parquet"
-# Columns that a CSV may have besides the model's; rows of Parquet that are unpacked at once, and what each of their cells
-# takes as a Python object.
+# Columns that a CSV may have besides the model's; rows of Parquet that are unpacked at once.
 MORE_COLUMNS = 1000
-PARQUET_ROWS = 65536
+PARQUET_ROWS = 1024
 CSV_TYPES = {"integer": "int64", "long": "int64", "boolean": "bool", "float": "float32", "double": "float64"}
-CELL_BYTES = 8
+# Predictions that are written in one go.
+PIECE = 20_000
 ONE_FORM = (
     "The body must be a JSON object with exactly one of the keys dataframe_split, dataframe_records, instances, inputs"
 )
@@ -56,11 +56,10 @@ def media_type(content_type: str | None) -> str:
 class Scoring:
     """Reads bodies for one model."""
 
-    def __init__(self, signature: Signature, raw: Callable[[], Any], max_rows: int = 0, max_bytes: int = 2**26) -> None:
-        """``raw`` gives the RawParser when it is needed; ``max_rows`` 0 means no limit, ``max_bytes`` is that of Parquet."""
+    def __init__(self, signature: Signature, raw: Callable[[], Any], max_rows: int = 0) -> None:
+        """``raw`` gives the RawParser when it is needed; ``max_rows`` 0 means no limit."""
         self.signature = signature
         self.max_rows = max_rows
-        self.max_bytes = max_bytes
         self.fast = fast.reader(signature)
         self._raw = raw
         typed = not signature.columns and not signature.tensors
@@ -131,12 +130,14 @@ class Scoring:
             raise BadRequest("dataframe_records must be a list of records")
         if isinstance(value, dict) and not self.signature.unnamed:
             columns, count = by_column(value, names, base)
+            limits.cells(count, len(columns))
             return columns, count, lambda name, row: (*base, name, row) if name in value else (*base, name)
         if not isinstance(value, list):
             raise refuse(base, "expected a list of rows", "list_type")
         if not value:
             raise refuse(base, "there is no row", "too_short")
         if all(isinstance(row, dict) for row in value):
+            limits.cells(len(value), len(names))
             if self.signature.unnamed:
                 keys = dict(zip(names, value[0], strict=False))
                 return records(value, keys, base)
@@ -165,6 +166,7 @@ class Scoring:
         elif isinstance(value, dict):
             values = {name: (item, (*base, name)) for name, item in value.items()}
         elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            limits.cells(len(value), len(tensors))
             values = {tensor.name: ([row.get(tensor.name) for row in value], (*base, str(tensor.name)))
                       for tensor in tensors}  # fmt: skip
         elif len(tensors) == 1:
@@ -179,6 +181,7 @@ class Scoring:
             raise BadRequest("dataframe_records must be a list of records")
         else:
             found = {str(name): place for place, name in enumerate(value[0])}
+            limits.cells(len(value), len(found))
             rows = [[row.get(name) for name in value[0]] for row in value]
         base: Loc = ("body", form)
         if self.signature.tensors[0].name is None:
@@ -193,11 +196,13 @@ class Scoring:
 
     def read_frame(self, body: bytes, kind: str) -> Batch:
         """A table as CSV or Parquet."""
+        limits.not_in_loop()
+        limits.table_bytes(len(body), kind)
         try:
             # Numbers that are too large are found as infinity; numpy need not warn of them.
             with np.errstate(all="ignore"):
-                frame = read_parquet(body, self.max_bytes) if kind == PARQUET else self._csv(body)
-        except ServingError:
+                frame = read_parquet(body) if kind == PARQUET else self._csv(body)
+        except (ServingError, MemoryError):
             raise
         except UnicodeDecodeError:
             raise BadRequest("The body is not UTF-8") from None
@@ -209,13 +214,14 @@ class Scoring:
             raise refuse(("body",), "there is no row", "too_short")
         if self.needs_raw:
             return frame_batch(self._raw(), frame)
-        rows = frame.astype(object).where(frame.notna(), None)
-        document = {"columns": [str(name) for name in frame.columns], "data": plain_rows(rows)}
+        names = [str(name) for name in frame.columns]
         if not self.signature.columns:
-            return self._tensors("dataframe_split", document)
-        columns, count, _ = self._columns("dataframe_split", document)
+            return self._tensors("dataframe_split", {"columns": names, "data": plain_rows(frame)})
+        known = [column.name for column in self.signature.columns]
+        found, _ = split({"columns": names, "data": [[None] * len(names)]}, known, positional=self.signature.unnamed)
+        columns = {name: plain_column(frame.iloc[:, place]) for name, place in found.items() if name in known}
         return decode.table(
-            self.signature, columns, count, lambda name, row: ("body", row, name), Problems(), base64_binary=False
+            self.signature, columns, len(frame), lambda name, row: ("body", row, name), Problems(), base64_binary=False
         )
 
     def _csv(self, body: bytes) -> Any:
@@ -229,6 +235,8 @@ class Scoring:
         if len(names) > most:
             # pandas takes a tenth of a millisecond for a column, and more than its square for equal names.
             raise TooLarge(f"The table has {len(names)} columns, the limit is {most}")
+        # Line ends in quotes count too: there may be fewer rows, never more.
+        limits.cells(text.count("\n") + text.count("\r"), max(len(names), 1), limits.TABLE_CELLS)
         columns = () if self.signature.unnamed else self.signature.columns
         try:
             return pd.read_csv(
@@ -254,38 +262,46 @@ def cell_value(cell: Any, kind: str) -> Any:
     return cell
 
 
-def read_parquet(body: bytes, most: int) -> Any:
-    """A DataFrame of at most so many bytes: a short body may stand for a long table."""
+def read_parquet(body: bytes) -> Any:
+    """A DataFrame. What the file says of its size is good for a refusal only; what comes is counted."""
     import pyarrow as pa  # noqa: PLC0415 - as pandas
     from pyarrow import parquet  # noqa: PLC0415
 
-    file = parquet.ParquetFile(io.BytesIO(body))
+    # Threads, and pools of memory, would reserve what is never used.
+    pa.set_memory_pool(pa.system_memory_pool())
+    file = parquet.ParquetFile(io.BytesIO(body), pre_buffer=False)
     head = file.metadata
-    columns = [
-        head.row_group(group).column(place) for group in range(head.num_row_groups) for place in range(head.num_columns)
-    ]
-    if {column.compression for column in columns} - {"UNCOMPRESSED", "SNAPPY"}:
+    limits.cells(head.num_rows, max(head.num_columns, 1), limits.TABLE_CELLS)
+    packed = {
+        head.row_group(group).column(place).compression
+        for group in range(head.num_row_groups)
+        for place in range(head.num_columns)
+    }
+    if packed - {"UNCOMPRESSED", "SNAPPY"}:
         raise UnsupportedMediaType("Parquet is read as it is or compressed with snappy")
-    largest = max([column.total_uncompressed_size for column in columns], default=1)
-    batches, size = [], 0
-    # No value is larger than its column, so no batch is much larger than the limit.
-    for batch in file.iter_batches(max(1, min(most // max(largest, 1), PARQUET_ROWS))):
-        size += batch.nbytes + batch.num_rows * batch.num_columns * CELL_BYTES
-        if size > most:
-            raise TooLarge(f"The table is larger than {most} bytes")
+    batches, rows = [], 0
+    for batch in file.iter_batches(PARQUET_ROWS, use_threads=False):
+        rows += batch.num_rows
+        limits.cells(rows, max(batch.num_columns, 1), limits.TABLE_CELLS)
         batches.append(batch)
-    return pa.Table.from_batches(batches, file.schema_arrow).to_pandas()
+    return pa.Table.from_batches(batches, file.schema_arrow).to_pandas(use_threads=False)
+
+
+def plain_column(values: Any) -> list[Any]:
+    """The values of a column of a DataFrame as JSON would have them."""
+    return [_plain(value) for value in values.astype(object).where(values.notna(), None).tolist()]
 
 
 def plain_rows(frame: Any) -> list[list[Any]]:
-    """The rows of a DataFrame of objects as JSON would have them."""
+    """The rows of a DataFrame as JSON would have them."""
+    objects = frame.astype(object).where(frame.notna(), None)
+    return [[_plain(value) for value in row] for row in objects.to_numpy(dtype=object).tolist()]
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            value = value.item()
-        return value.isoformat() if hasattr(value, "isoformat") else value
 
-    return [[plain(value) for value in row] for row in frame.to_numpy(dtype=object).tolist()]
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def frame_batch(raw: Any, frame: Any) -> Batch:
@@ -398,7 +414,12 @@ def answer(predictions: Any, *, wrapped: bool = True) -> bytes:
             return b'{"predictions": [%d]}' % predictions[0]
         if first is int or first is float or first is list:
             # The text of a list of numbers is its JSON. Letters besides the e of an exponent are nan, True, None, a string.
-            text = repr(predictions)
+            if len(predictions) <= PIECE:
+                text = repr(predictions)
+            else:
+                # In one go it would hold up the event loop, although this runs beside it.
+                pieces = (predictions[place : place + PIECE] for place in range(0, len(predictions), PIECE))
+                text = f"[{', '.join([repr(piece)[1:-1] for piece in pieces])}]"
             if not _letters(text):
                 return b'{"predictions": %b}' % text.encode()
     from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj  # noqa: PLC0415 - as pandas

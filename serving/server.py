@@ -12,6 +12,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,6 +22,7 @@ import uvicorn
 from serving import information, model
 from serving.app import Application
 from serving.batching import Batcher, Limits
+from serving.cage import Cage
 from serving.lane import Connection
 from serving.logs import configure
 from serving.metrics import Metrics
@@ -101,24 +104,26 @@ def load(settings: Settings) -> model.ServedModel:
     return served
 
 
-def application(served: model.ServedModel, settings: Settings, metrics: Metrics) -> Application:
+def parser(path: Path) -> Any:
+    """MLflow's own parser for the model at this path."""
+    from serving.raw import RawParser  # noqa: PLC0415 - most models never need it
+
+    return RawParser(path)
+
+
+def application(served: model.ServedModel, settings: Settings, metrics: Metrics, cage: Cage) -> Application:
     """The application for a loaded model."""
-    from serving.pages import pages  # noqa: PLC0415 - as raw below
+    from serving.pages import pages  # noqa: PLC0415 - as above
 
     limits = Limits(queue=settings.queue, timeout=settings.timeout)
-
-    def raw() -> Any:
-        from serving.raw import RawParser  # noqa: PLC0415 - most models never need MLflow's own parser
-
-        return RawParser(settings.model_path)
-
     return Application(
         served.information,
         settings,
         lambda: Batcher(served, limits, metrics.batch),
         metrics,
-        raw=raw,
+        raw=partial(parser, settings.model_path),
         pages=documents(served.information, settings) | dict(pages(served.information, settings)),
+        cage=cage,
     )
 
 
@@ -287,12 +292,14 @@ def main() -> int:
     except SettingsError as error:
         log.error("a setting is wrong: %s", error)  # noqa: TRY400 - the message says it all
         return CANNOT_START
+    # As long as there are no threads and no model: what is forked now stays small.
+    cage = Cage()
     try:
         served = load(settings)
         metrics = Metrics(
             fields_of(served.information), name=settings.name, version=settings.version, workers=settings.workers
         )
-        app = application(served, settings, metrics)
+        app = application(served, settings, metrics, cage)
     except Exception as error:  # noqa: BLE001 - loading a model runs code of anybody
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         log.error("the model at %s cannot be loaded: %s", settings.model_path, reason)  # noqa: TRY400 - one line

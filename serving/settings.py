@@ -59,7 +59,7 @@ class Settings:
     queue: int = 1024
     # Seconds until a prediction that has not come is answered 504.
     timeout: float = 30.0
-    # Seconds that a client may take to send its body.
+    # Seconds that a client may take to send its body as a whole; bodies.py has the least rate.
     body_timeout: float = 30.0
     # Seconds after which a model that gives no answer makes /health 503.
     hang_timeout: float = 120.0

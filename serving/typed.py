@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from serving import decode, fast, images
+from serving import decode, fast, images, limits
 from serving.decode import Loc, Problems, refuse
 from serving.errors import TooLarge
 from serving.information import ModelInformation
@@ -135,6 +136,7 @@ class Typed:
         problems = Problems()
         if self.signature.columns:
             names = [column.name for column in self.signature.columns]
+            limits.cells(len(records), len(names))
             self._forbid(records, names, loc, problems)
             columns = {name: [record.get(name, UNSET) for record in records] for name in names}
             try:
@@ -159,13 +161,18 @@ class Typed:
         problems = Problems()
         self._forbid(records, list(self.keys), loc, problems)
         data: dict[str | None, Any] = {}
+        pixels = images.Pixels()
+        if self.shape is not None:
+            limits.pictures(
+                sum(isinstance(record.get(key), str) for record in records for key in self.keys), math.prod(self.shape)
+            )
         for key, spec in self.keys.items():
             rows = []
             for row, record in enumerate(records):
                 if key not in record:
                     problems.add((*loc(row), key), "the field is required", "missing")
                     continue
-                rows.append(self._tensor_row(spec, record[key], (*loc(row), key), problems))
+                rows.append(self._tensor_row(spec, record[key], (*loc(row), key), problems, pixels))
             if not problems.found:
                 if len({row.shape for row in rows if row is not None}) > 1:
                     raise refuse((*loc(0), key), "the records have different shapes", "shape")
@@ -175,19 +182,22 @@ class Typed:
         problems.stop()
         return Batch(data, len(records))
 
-    def _tensor_row(self, spec: Tensor, value: Any, loc: Loc, problems: Problems) -> Any:
+    def _tensor_row(self, spec: Tensor, value: Any, loc: Loc, problems: Problems, pixels: images.Pixels) -> Any:
         """One row: a picture, or lists flat or nested."""
         inner = spec.shape[1:]
         if isinstance(value, str) and self.shape is not None and len(self.shape) == 2 and spec.dtype.kind in "iuf":  # noqa: PLR2004 - height and width
-            value = images.png_values(value, (self.shape[0], self.shape[1]), loc, problems)
-            if value is None:
+            levels = images.png_values(value, (self.shape[0], self.shape[1]), loc, problems, pixels)
+            if levels is None:
                 return None
-            shapes: list[tuple[int, ...]] = [(len(value),)]
-        else:
-            width = self.signature.width if self.signature.dense else -1
-            shapes = list(
-                dict.fromkeys([inner, *([self.shape] if self.shape else []), *([(width,)] if width > 0 else [])])
-            )
+            return self._shaped_row(spec, levels.tolist(), [levels.shape], loc, problems)
+        width = self.signature.width if self.signature.dense else -1
+        shapes = list(dict.fromkeys([inner, *([self.shape] if self.shape else []), *([(width,)] if width > 0 else [])]))
+        return self._shaped_row(spec, value, shapes, loc, problems)
+
+    @staticmethod
+    def _shaped_row(spec: Tensor, value: Any, shapes: Sequence[tuple[int, ...]], loc: Loc, problems: Problems) -> Any:
+        """Lists in the first of these shapes that fits, in the tensor's own."""
+        inner = spec.shape[1:]
         attempts = []
         for shape in shapes:
             tried = Problems()

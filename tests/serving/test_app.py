@@ -2,7 +2,6 @@ import asyncio
 import json
 import logging
 import re
-import threading
 import time
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 import pytest
 
 from serving import app as app_module
+from serving.cage import Cage
 from serving.errors import DeadlineExceeded, InvalidInput, ModelFailed, NotReady, Problem, QueueFull
 from serving.model import Answer
 from serving.scoring import Scoring
-from serving.signature import Batch
 from tests.serving.transport import (
     DENSE,
     FLOWER,
@@ -326,32 +325,44 @@ def test_large_bodies_are_decoded_beside_the_loop() -> None:
     }
 
 
-def test_what_is_slow_to_read_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[bool] = []
-    read = Scoring.read
+def test_what_is_slow_to_read_is_read_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    caged: list[str] = []
+    read = Cage.read
 
-    def noted(scoring: Scoring, body: bytes, kind: str | None) -> Batch:
-        threads.append(threading.current_thread() is threading.main_thread())
-        return read(scoring, body, kind)
+    async def noted(cage: Cage, name: str, body: bytes, headers: Any) -> Any:
+        caged.append(name)
+        return await read(cage, name, body, headers)
 
-    monkeypatch.setattr(Scoring, "read", noted)
+    monkeypatch.setattr(Cage, "read", noted)
     body = json.dumps(RECORDS).encode()
     csv = b'"sepal length (cm)","sepal width (cm)"\n1,2\n'
-    assert post(application(), "/invocations", body + b" " * 200_000).status == 200
-    assert post(application(), "/invocations", body + b" " * 300_000).status == 200
-    assert post(application(), "/invocations", csv, headers={"content-type": "text/csv"}).status == 200
     mixed = json.dumps({"dataframe_records": [ROW]}).encode()
-    assert post(application(MIXED), "/invocations", mixed).status == 200
-    assert post(application(MIXED), "/invocations", mixed + b" " * 20_000).status == 200
-    assert threads == [True, False, False, True, False]
+    dates = json.dumps({"dataframe_records": [ROW] * 17}).encode()
+    empty = b'{"dataframe_records":[%b]}' % b",".join([b"{}"] * 10_000)
+    look = {"input_shape": (8, 8), "input_name": "image"}
+    for app, path, sent, kind, status, expected in (
+        (application(), "/invocations", body, "application/json", 200, False),
+        (application(), "/invocations", body + b" " * 200_000, "application/json", 200, False),
+        (application(), "/invocations", body + b" " * 300_000, "application/json", 200, True),
+        (application(), "/invocations", csv, "text/csv", 200, True),
+        (application(MIXED), "/invocations", mixed, "application/json", 200, False),
+        (application(MIXED), "/invocations", dates, "application/json", 200, True),
+        (application(MIXED), "/invocations", mixed + b" " * 40_000, "application/json", 200, True),
+        (application(MIXED), "/invocations", empty, "application/json", 422, True),
+        (application(), "/v2/models/flowers/infer", json.dumps(INFER).encode() + b" " * 40_000, "application/json", 200, True),
+        (application(IMAGE, more=look), "/predict", b'{"image": "aaaa"}', "application/json", 422, True),
+    ):  # fmt: skip
+        caged.clear()
+        assert post(app, path, sent, headers={"content-type": kind}).status == status
+        assert bool(caged) is expected, (path, sent[:80])
+        assert (app.bodies.held, app.budget.used) == (0, 0)
 
 
 def test_504_for_a_body_that_takes_too_long_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = application(timeout=0.05)
-    monkeypatch.setattr(app.scoring, "read", lambda *_: time.sleep(0.5))
-    monkeypatch.setattr(app, "in_loop", lambda *_: False)
-    assert post(app, "/invocations", RECORDS).status == 504
-    assert app.bodies.held == 0
+    app = application(timeout=0.2)
+    monkeypatch.setattr(Scoring, "read", lambda *_: time.sleep(5))
+    reply = post(app, "/invocations", b"a\n1\n", headers={"content-type": "text/csv"})
+    assert (reply.status, app.bodies.held, app.budget.used) == (504, 0, 0)
 
 
 def test_access_log_only_when_asked(caplog: pytest.LogCaptureFixture) -> None:

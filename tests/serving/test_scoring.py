@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving import limits
 from serving.errors import BadRequest, InvalidInput, TooLarge, UnsupportedMediaType
 from serving.frames import matrix
-from serving.scoring import JSON, Scoring, answer
+from serving.scoring import CSV, JSON, PARQUET, Scoring, answer
 from serving.signature import Batch, Column, Signature, Tensor
 from tests.serving.transport import DENSE, FLOWER, IMAGE, MIXED, NAMES, ROW
 
@@ -163,12 +164,41 @@ def test_parquet() -> None:
         read(DENSE, parquet(flowers, compression="gzip"), kind)
     with pytest.raises(BadRequest):
         read(DENSE, b"PAR1", kind)
-    # Kilobytes that stand for a hundred megabytes: the same number, and the same text, over and over.
-    for cell, rows in ((1.0, 5_000_000), ("x" * 1000, 100_000)):
-        bomb = parquet(pd.DataFrame({name: pd.Series([cell]).repeat(rows) for name in NAMES}, copy=False), index=False)
-        assert len(bomb) < 100_000
-        with pytest.raises(TooLarge):
-            Scoring(DENSE, no_raw, max_bytes=10_000_000).read(bomb, kind)
+    # Kilobytes that stand for ten million cells: the same number over and over.
+    bomb = parquet(pd.DataFrame({name: pd.Series([1.0]).repeat(5_000_000) for name in NAMES}, copy=False), index=False)
+    assert len(bomb) < 100_000
+    with pytest.raises(TooLarge, match="5000000 rows of 2 columns"):
+        read(DENSE, bomb, kind)
+
+
+@pytest.mark.parametrize("kind", [CSV, PARQUET])
+def test_tables_have_limits_of_their_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(TABLE, columns=list(NAMES))
+    body = frame.to_csv(index=False).encode() if kind == CSV else parquet(frame)
+    monkeypatch.setattr(limits, "TABLE_CELLS", frame.size + 2)
+    assert read(DENSE, body, kind).rows == len(frame)
+    monkeypatch.setattr(limits, "TABLE_CELLS", frame.size - 1)
+    with pytest.raises(TooLarge, match="cells"):
+        read(DENSE, body, kind)
+    with pytest.raises(TooLarge, match=f"limit for {kind} is {limits.TABLE_BYTES}"):
+        read(DENSE, body + b" " * limits.TABLE_BYTES, kind)
+
+
+def test_cells_that_no_byte_stands_for_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CELLS", 5)
+    for form in ("dataframe_records", "instances"):
+        with pytest.raises(TooLarge, match="3 rows of 2 columns"):
+            read(DENSE, json.dumps({form: [{}, {}, {}]}).encode())
+    with pytest.raises(TooLarge, match="3 rows of 4 columns"):
+        read(IMAGE, json.dumps({"dataframe_records": [{"a": 1, "b": 1, "c": 1, "d": 1}, {}, {}]}).encode())
+
+
+def test_a_long_text_among_many_short_ones_does_not_make_all_of_them_long() -> None:
+    signature = Signature(tensors=(Tensor(None, np.dtype("<U1"), (-1,)),))
+    with pytest.raises(TooLarge):
+        read(signature, json.dumps({"inputs": ["x" * 10_000, *["x"] * 10_000]}).encode())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving import limits
 from serving.errors import BadRequest, InvalidInput, TooLarge
 from serving.frames import matrix
 from serving.signature import Signature, Tensor
@@ -166,8 +167,29 @@ def test_sixteen_bits() -> None:
 
 
 def test_pictures_that_are_refused() -> None:
-    for text in (png(np.zeros((1, 5000))), png(STROKE)[:40], base64.b64encode(b"GIF89a").decode(), "", "%"):
+    for text in (png(np.zeros((2049, 2049))), png(STROKE)[:40], base64.b64encode(b"GIF89a").decode(), "", "%"):
         assert problems(IMAGE, {"image": text}, **LOOK) == {("body", "image"): "image"}
+
+
+def test_pictures_are_counted_before_they_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"image": png(STROKE)}
+    monkeypatch.setattr(limits, "BODY_PIXELS", 2 * STROKE.size)
+    assert read(IMAGE, [one] * 2, **LOOK).batch.rows == 2
+    assert set(problems(IMAGE, [one] * 3, **LOOK)) == {("body", 2, "image")}
+    monkeypatch.setattr(limits, "PICTURES", 1)
+    with pytest.raises(TooLarge, match="2 pictures, the limit is 1"):
+        read(IMAGE, [one] * 2, **LOOK)
+
+
+def test_a_large_picture_looks_like_the_small_one_it_is_made_of() -> None:
+    for mode in ("L", "LA", "I;16"):
+        small = (
+            Image.fromarray(STROKE.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(STROKE).convert(mode)
+        )
+        large = small.resize((STROKE.shape[1] * 96, STROKE.shape[0] * 96), Image.Resampling.NEAREST)
+        file = io.BytesIO()
+        large.save(file, "PNG")
+        assert np.abs(seen(base64.b64encode(file.getvalue()).decode()) - seen(png(STROKE))).max() <= 1
 
 
 def test_answers() -> None:
