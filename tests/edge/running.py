@@ -57,7 +57,7 @@ class Answer:
 
 
 class Server:
-    """A server behind the edge. It answers 200, or what `answers` says for a path: (status, headers, body), or None to close the connection."""
+    """A server behind the edge. It answers 200, or what `answers` says for a path: status, headers and body; None closes the connection."""
 
     def __init__(self, delay: float = 0.0) -> None:
         """Listen on a free port."""
@@ -149,7 +149,8 @@ def pointed_at(config: str, servers: Mapping[str, list[Server]], ports: Mapping[
             continue
         if match := re.match(r"  (bind|peer \S+) (127\.0\.0\.1)?:(\d+)(.*)$", line):
             port = ports.get(int(match[3]), int(match[3]))
-            line = f"  {match[1]} 127.0.0.1:{port}{match[4]}"
+            lines.append(f"  {match[1]} 127.0.0.1:{port}{match[4]}")
+            continue
         lines.append(line)
     return "\n".join(lines) + "\n"
 
@@ -189,13 +190,16 @@ class Edge:
             return Answer(answer.status, answer.headers, answer.read())
 
     def send(self, text: bytes, *, port: int | None = None, seconds: float = 20) -> bytes:
-        """What comes back for raw bytes until the edge closes the connection."""
+        """The answer to raw bytes."""
         with socket.create_connection(("127.0.0.1", port or self.models), timeout=seconds) as connection:
             connection.sendall(text)
             got = b""
-            with contextlib.suppress(OSError):
-                while part := connection.recv(65536):
-                    got += part
+            while part := connection.recv(65536):
+                got += part
+                head, end, body = got.partition(b"\r\n\r\n")
+                length = re.search(rb"(?i)^content-length: (\d+)", head, re.MULTILINE)
+                if end and length and len(body) >= int(length[1]):
+                    break
             return got
 
 
@@ -253,6 +257,10 @@ def running(render: Render, place: Path, servers: Mapping[str, list[Server]], **
         assert process.poll() is None, (place / "log").read_text()
         if not listening(ports[8404]):
             return False
+        # The master listens again once its first worker runs.
+        with socket.socket(socket.AF_UNIX) as master:
+            if master.connect_ex(str(run / "master.sock")):
+                return False
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(str(run / "admin.sock"))
             admin.sendall(b"show servers state\n")
