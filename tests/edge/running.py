@@ -56,6 +56,67 @@ class Answer:
     body: bytes
 
 
+class Listener(ThreadingHTTPServer):
+    """Takes connections for a server."""
+
+    owner: Server
+    request_queue_size = 256
+    daemon_threads = True
+
+    def handle_error(self, request: object, address: object) -> None:
+        """A connection that broke off is what some tests are for."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers every method alike."""
+
+    server: Listener
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+
+    def body_size(self) -> int:
+        """Read the body."""
+        size = 0
+        with contextlib.suppress(OSError):
+            left = int(self.headers.get("Content-Length", 0))
+            while left and (part := self.rfile.read1(min(left, 2**16))):
+                size, left = size + len(part), left - len(part)
+            if "chunked" in self.headers.get("Transfer-Encoding", ""):
+                while length := int(self.rfile.readline() or b"0", 16):
+                    size += len(self.rfile.read(length))
+                    self.rfile.readline()
+                self.rfile.readline()
+        return size
+
+    def answer(self) -> None:
+        """Do what was told."""
+        size = self.body_size()
+        path = self.path.partition("?")[0]
+        if path not in {"/ping", "/ready"}:
+            self.server.owner.seen.append(Seen(self.command, self.path, dict(self.headers), size))
+            if self.server.owner.gate:
+                self.server.owner.gate.wait(30)
+            if self.server.owner.delay:
+                time.sleep(self.server.owner.delay)
+        told = self.server.owner.answers.get(path, (200, [("Content-Type", "application/json")], b'{"ok": true}'))
+        if told is None:
+            self.close_connection = True
+            return
+        status, headers, body = told
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = answer  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server chose
+        """Say nothing."""
+
+
 class Server:
     """A server behind the edge. It answers 200, or what `answers` says for a path: status, headers and body; None closes the connection."""
 
@@ -65,56 +126,8 @@ class Server:
         self.answers: dict[str, tuple[int, list[tuple[str, str]], bytes] | None] = {}
         self.delay = delay
         self.gate: threading.Event | None = None
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1
-
-            def answer(self) -> None:
-                size = 0
-                with contextlib.suppress(OSError):
-                    left = int(self.headers.get("Content-Length", 0))
-                    while left and (part := self.rfile.read1(min(left, 2**16))):  # type: ignore[attr-defined]
-                        size, left = size + len(part), left - len(part)
-                    if "chunked" in self.headers.get("Transfer-Encoding", ""):
-                        while length := int(self.rfile.readline() or b"0", 16):
-                            size += len(self.rfile.read(length))
-                            self.rfile.readline()
-                        self.rfile.readline()
-                path = self.path.partition("?")[0]
-                if path not in {"/ping", "/ready"}:
-                    outer.seen.append(Seen(self.command, self.path, dict(self.headers), size))
-                    if outer.gate:
-                        outer.gate.wait(30)
-                    if outer.delay:
-                        time.sleep(outer.delay)
-                told = outer.answers.get(path, (200, [("Content-Type", "application/json")], b'{"ok": true}'))
-                if told is None:
-                    self.close_connection = True
-                    return
-                status, headers, body = told
-                self.send_response_only(status)
-                for name, value in headers:
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = answer  # noqa: N815 - the names that http.server calls
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server chose
-                """Say nothing."""
-
-        class Listener(ThreadingHTTPServer):
-            request_queue_size = 256
-            daemon_threads = True
-
-            def handle_error(self, request: object, address: object) -> None:
-                """A connection that broke off is what some tests are for."""
-
         self.listener = Listener(("127.0.0.1", 0), Handler)
+        self.listener.owner = self
         self.port = self.listener.server_address[1]
         threading.Thread(target=self.listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 

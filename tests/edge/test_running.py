@@ -293,8 +293,8 @@ def test_the_pages_of_a_typed_model_reach_their_own_model_alone(platform: Platfo
         assert policy["script-src"] == f"{base}page.js {base}docs.js"
         assert policy["style-src"] == f"{base}page.css"
     for method, path in (("POST", "/models/digits/"), ("GET", "/models/digits/other"), ("GET", "/models/iris/x")):
-        policy = platform.edge.ask(method, path, headers=here).headers["Content-Security-Policy"]
-        assert "allow" not in policy, path
+        strict = platform.edge.ask(method, path, headers=here).headers["Content-Security-Policy"]
+        assert "allow" not in strict, path
 
 
 def test_a_page_on_a_port_of_its_own_asks_no_other_model(platform: Platform) -> None:
@@ -371,8 +371,8 @@ def test_the_platforms_own_pages_and_programs_use_mlflow(platform: Platform) -> 
     given: list[dict[str, str]] = [
         {"Origin": f"http://{name}:{platform.edge.tracking}"} for name in ("localhost", "127.0.0.1")
     ]
-    for headers in [*given, {}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]:
-        answer = platform.track("GET", "/version", headers=headers)
+    for sent in [*given, {}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]:
+        answer = platform.track("GET", "/version", headers=sent)
         assert answer.status == 200
         assert not [name for name in answer.headers if name.lower().startswith("access-control")]
         assert answer.headers["X-Frame-Options"] == "DENY"
