@@ -172,3 +172,33 @@ def test_many_models_fit_or_are_refused(render: Render) -> None:
     assert len(render("index.html.j2", edge_catalogue=many)) < 81920 - 4096
     with pytest.raises(AnsibleError, match="Raise edge_buffer_size"):
         render("index.html.j2", edge_catalogue=many * 2)
+
+
+def test_the_documentation_of_a_plain_model_is_one_line_without_scripts(render: Render) -> None:
+    hostile = "<script>x</script>\n&\"'"
+    inputs = [{"name": f"{hostile}{number}", "type": "double"} for number in range(500)]
+    many = {
+        **IRIS,
+        "name": "many",
+        "model": hostile,
+        "signature": {"inputs": inputs},
+        "input_example": {"inputs": [hostile] * 90},
+    }
+    comment, *lines = render("docs.map.j2", edge_catalogue=[IRIS, many, DIGITS]).splitlines()
+    assert comment.startswith("#")
+    assert [line.split(" ")[0] for line in lines] == ["iris", "many"]
+    for line in lines:
+        assert "<script" not in line
+        assert len(line) < 81920 - 4096
+        assert "<code>curl http" in line
+    assert "and 460 more" in lines[1]
+
+
+def test_documentation_that_outgrows_a_buffer_becomes_shorter(render: Render) -> None:
+    wide = {
+        **IRIS,
+        "signature": {"inputs": [{"name": f"<{'&' * 60}{number}", "type": "double"} for number in range(99)]},
+    }
+    (line,) = render("docs.map.j2", edge_catalogue=[wide], edge_buffer_size=16384).splitlines()[1:]
+    assert len(line) < 16384 - 4096
+    assert "POST invocations" in line

@@ -16,7 +16,14 @@ ONE: list[Point] = [(0.52, 0.12), (0.5, 0.5), (0.48, 0.88)]
 SEVEN: list[Point] = [(0.25, 0.2), (0.45, 0.2), (0.75, 0.2), (0.65, 0.42), (0.55, 0.62), (0.47, 0.9)]
 # Small and in a corner: the page has to enlarge and centre it.
 SMALL_SEVEN: list[Point] = [(0.05 + x * 0.3, 0.05 + y * 0.3) for x, y in SEVEN]
+# The pages keep their origin, which a browser needs to send a key, and what they may ask is named path by path: this hint is about frames without that.
+HINT = "allow-scripts and allow-same-origin"
 RESULT = "document.querySelector('#answer:not([aria-busy]) .result')?.textContent"
+
+
+def complaints(browser: Browser) -> list[str]:
+    """What the browser found fault with."""
+    return [complaint for complaint in browser.complaints if HINT not in complaint]
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def test_a_drawn_digit_is_read(browser: Browser, strokes: list[Point], digit: st
     )
     assert [name for name, _ in bars] == list("0123456789")
     assert [name for name, kind in bars if kind == "chosen"] == [digit]
-    assert browser.complaints == []
+    assert complaints(browser) == []
 
 
 def test_a_digit_is_drawn_with_the_keyboard(browser: Browser) -> None:
@@ -54,7 +61,7 @@ def test_a_digit_is_drawn_with_the_keyboard(browser: Browser) -> None:
     browser.press(" ")
     browser.press("ArrowDown", 18)
     browser.until(f"{RESULT} === '1'")
-    assert browser.complaints == []
+    assert complaints(browser) == []
 
 
 def test_the_form_of_columns_answers_at_once_and_says_which_field_is_wrong(browser: Browser) -> None:
@@ -63,12 +70,12 @@ def test_the_form_of_columns_answers_at_once_and_says_which_field_is_wrong(brows
     for place, value in enumerate(("6.3", "3.3", "6.0", "2.5")):
         browser.fill(f"#field-{place}", value)
     browser.until(f"{RESULT} === '2'")
-    assert browser.complaints == []
+    assert complaints(browser) == []
     browser.fill("#field-1", "")
     assert "required" in browser.until("document.querySelector('#field-1-error').textContent")
     assert browser.evaluate("document.querySelectorAll('[aria-invalid]').length") == 1
     # The browser itself notes the refused request, and nothing else.
-    assert [complaint for complaint in browser.complaints if "422" not in complaint] == []
+    assert [complaint for complaint in complaints(browser) if "422" not in complaint] == []
 
 
 def test_the_command_line_of_the_page_gives_the_same_answer(instance: Instance, browser: Browser) -> None:
@@ -89,7 +96,7 @@ def test_pages_fit_on_a_small_screen(browser: Browser, path: str, scheme: str) -
     browser.open(f"{MODELS}/{path}")
     browser.until("document.querySelector('.result, details.operation')")
     assert browser.evaluate("document.documentElement.scrollWidth") <= 320
-    assert browser.complaints == []
+    assert complaints(browser) == []
 
 
 def test_the_documentation_sends_a_request(browser: Browser) -> None:
@@ -98,7 +105,7 @@ def test_the_documentation_sends_a_request(browser: Browser) -> None:
     browser.evaluate("document.querySelector('#predict form button').click()")
     assert str(browser.until("document.querySelector('#predict .status')?.textContent")).startswith("200 ")
     assert '"prediction"' in browser.text("#predict .tried")
-    assert browser.complaints == []
+    assert complaints(browser) == []
 
 
 def test_the_index_leads_to_the_page(browser: Browser) -> None:
