@@ -220,7 +220,7 @@ def chains(ben: Client, names: dict[str, str]) -> dict[str, list[tuple[int, str]
     ):
         for extra in ({}, {"run_id": mine}, {"run_id": run}):
             made = ben.ask("POST", "/api/2.0/mlflow/model-versions/create", {"name": "ben", "source": source, **extra})
-            version = json.loads(made[1]).get("model_version", {}).get("version", "1") if made[0] == 200 else "1"  # noqa: PLR2004
+            version = json.loads(made[1]).get("model_version", {}).get("version", "1") if made[0] == 200 else "1"
             read = ben.ask("GET", f"/model-versions/get-artifact?name=ben&version={version}&path=file.txt")
             found[f"version {source} {extra}"] = [made, read]
     trace = "tr-fedcba9876543210fedcba9876543210"
@@ -249,7 +249,7 @@ def chains(ben: Client, names: dict[str, str]) -> dict[str, list[tuple[int, str]
         ):
             made = ben.ask("POST", "/api/2.0/mlflow/experiments/create", {"name": f"{key} {place}", key: place})
             steps = [made]
-            if made[0] == 200:  # noqa: PLR2004
+            if made[0] == 200:
                 there = ben.make("/api/2.0/mlflow/runs/create", json.loads(made[1]))["run"]["info"]["run_id"]
                 steps.append(
                     ben.ask("POST", f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={there}&path=evil.txt", "of ben")

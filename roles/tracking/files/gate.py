@@ -290,7 +290,8 @@ def check_location(name: str, value: Any) -> None:
     """Take a place in the server's own store of artifacts."""
     if isinstance(value, str) and value and LOCATION.fullmatch(value) is None:
         raise invalid(
-            f"{name}: only mlflow-artifacts:/PATH is allowed, without host, '..' and '%', and not the folder of an experiment. Leave it out: the server chooses one."
+            f"{name}: only mlflow-artifacts:/PATH is allowed, without host, '..' and '%', and not the folder of an "
+            "experiment. Leave it out: the server chooses one."
         )
 
 

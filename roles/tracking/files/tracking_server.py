@@ -211,6 +211,10 @@ def guarded(app: Application, *, signs_in: bool) -> Application:
     """Return MLflow's application behind the gate."""
     import gate
 
+    # Lines of JSON alone, from every process, whatever else is logged.
+    gate.audit.setLevel(logging.INFO)
+    gate.audit.propagate = False
+    gate.audit.handlers = [logging.StreamHandler()]
     origins = os.environ.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "").split(",")
     settings = gate.Settings(
         origins=frozenset(origin.strip() for origin in origins if origin.strip()),
