@@ -68,15 +68,15 @@ def ask(
     **headers: str,
 ) -> Answer:
     pieces = iter([body] if isinstance(body, bytes) else body)
-    sent: list[dict[str, Any]] = []
+    sent: list[gate.Message] = []
     read = [0]
 
-    async def receive() -> dict[str, Any]:
+    async def receive() -> gate.Message:
         read[0] += 1
         piece = next(pieces, None)
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: gate.Message) -> None:
         sent.append(message)
 
     length = {"content-length": str(len(body))} if isinstance(body, bytes) else {"transfer-encoding": "chunked"}
