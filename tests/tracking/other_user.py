@@ -64,6 +64,11 @@ def application(place: Path) -> tuple[Any, list[tuple[str, str]]]:
             found |= {(method, route.path) for method in route.methods}
     # An example of MLflow's own, half a minute of work that has nothing of other users.
     table = [route for route in found if route[0] in METHODS and not route[1].endswith("/demo/generate")]
+    os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = "http://localhost:5000"
+    sys.path.insert(0, str(Path(__file__).parents[2] / "roles/tracking/files"))
+    import tracking_server
+
+    app = tracking_server.guarded(app, signs_in=True)
     return app, sorted(table, key=lambda route: (METHODS.index(route[0]), route[1]))
 
 
@@ -78,8 +83,11 @@ class Client:
         }
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
-        sent = body if body is None or isinstance(body, str) else json.dumps(body)
-        self.connection.request(method, path, sent, self.headers)
+        return self.send(method, path, body if body is None or isinstance(body, str) else json.dumps(body))
+
+    def send(self, method: str, path: str, body: Any, **headers: str) -> tuple[int, str]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.connection.request(method, path, body, self.headers | named)
         answer = self.connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
 
@@ -194,6 +202,81 @@ def state(ana: Client, names: dict[str, str]) -> list[tuple[int, str]]:
     return [ana.ask("GET", path) for path in paths]
 
 
+def chains(ben: Client, names: dict[str, str]) -> dict[str, list[tuple[int, str]]]:
+    """What ben writes here to read or change ana's work there; answers of each step."""
+    experiment, run = names["experiment_id"], names["run_id"]
+    folder = f"mlflow-artifacts:/{experiment}/{run}/artifacts"
+    own = ben.make("/api/2.0/mlflow/experiments/create", {"name": "of ben"})["experiment_id"]
+    mine = ben.make("/api/2.0/mlflow/runs/create", {"experiment_id": own})["run"]["info"]["run_id"]
+    ben.make("/api/2.0/mlflow/registered-models/create", {"name": "ben"})
+    found: dict[str, list[tuple[int, str]]] = {}
+    for source in (
+        folder,
+        f"{folder}/",
+        f"runs:/{run}",
+        "models:/iris/1",
+        "models:/iris@champion",
+        f"models:/{names['model_id']}",
+    ):
+        for extra in ({}, {"run_id": mine}, {"run_id": run}):
+            made = ben.ask("POST", "/api/2.0/mlflow/model-versions/create", {"name": "ben", "source": source, **extra})
+            version = json.loads(made[1]).get("model_version", {}).get("version", "1") if made[0] == 200 else "1"
+            read = ben.ask("GET", f"/model-versions/get-artifact?name=ben&version={version}&path=file.txt")
+            found[f"version {source} {extra}"] = [made, read]
+    trace = "tr-fedcba9876543210fedcba9876543210"
+    location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": own}}
+    info = {"trace_id": trace, "trace_location": location, "request_time": "2026-01-01T00:00:00Z", "state": "OK"}
+    aims = f"mlflow-artifacts:/{experiment}/traces/{TRACE}/artifacts"
+    made = ben.ask(
+        "POST", "/api/3.0/mlflow/traces", {"trace": {"trace_info": info | {"tags": {"mlflow.artifactLocation": aims}}}}
+    )
+    found["trace with a location"] = [made]
+    ben.make("/api/3.0/mlflow/traces", {"trace": {"trace_info": info}})
+    for prefix in ("/api/3.0", "/ajax-api/3.0", "/api/2.0", "/ajax-api/2.0"):
+        tag = ben.ask(
+            "PATCH", f"{prefix}/mlflow/traces/{trace}/tags", {"key": "mlflow.artifactLocation", "value": aims}
+        )
+        read = ben.ask("GET", f"/ajax-api/2.0/mlflow/get-trace-artifact?request_id={trace}")
+        found[f"tag {prefix}"] = [tag, read]
+    for key in ("artifact_location", "artifactLocation"):
+        for place in (
+            folder,
+            f"/artifacts/{experiment}",
+            f"{folder}/../x",
+            f"{folder}/%2e%2e",
+            "s3://b/x",
+            "file:///etc",
+        ):
+            made = ben.ask("POST", "/api/2.0/mlflow/experiments/create", {"name": f"{key} {place}", key: place})
+            steps = [made]
+            if made[0] == 200:
+                there = ben.make("/api/2.0/mlflow/runs/create", json.loads(made[1]))["run"]["info"]["run_id"]
+                steps.append(
+                    ben.ask("POST", f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={there}&path=evil.txt", "of ben")
+                )
+                steps.append(ben.ask("GET", f"/api/2.0/mlflow/artifacts/list?run_id={there}"))
+                steps.append(ben.ask("GET", f"/get-artifact?run_id={there}&path=../../{run}/artifacts/file.txt"))
+            found[f"location {key} {place}"] = steps
+    return found
+
+
+def kept(ana: Client, names: dict[str, str]) -> dict[str, int]:
+    """Writes of the owner herself to the files of a registered version, and one beside them."""
+    path, run = names["artifact"], names["run_id"]
+    folder = path.rpartition("/")[0]
+    api, ajax = "/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts"
+    return {
+        "put": ana.send("PUT", f"{api}/artifacts/{path}", "another")[0],
+        "put ajax": ana.send("PUT", f"{ajax}/artifacts/{path}", "another")[0],
+        "put encoded": ana.send("PUT", f"{api}/artifacts/{path.replace('.txt', '%252etxt')}", "another")[0],
+        "delete": ana.send("DELETE", f"{api}/artifacts/{path}", None)[0],
+        "delete the folder above": ana.send("DELETE", f"{api}/artifacts/{folder.rpartition('/')[0]}", None)[0],
+        "multipart": ana.ask("POST", f"{api}/mpu/create/{folder}", {"path": "file.txt", "num_parts": 1})[0],
+        "upload": ana.ask("POST", f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={run}&path=file.txt", "another")[0],
+        "new": ana.send("PUT", f"{api}/artifacts/{folder}/new.txt", "new")[0],
+    }
+
+
 def main(place: Path) -> None:
     """Serve, let ana work, and ben try everything."""
     import uvicorn
@@ -214,10 +297,21 @@ def main(place: Path) -> None:
         if (method == "GET" or rule == "/graphql") and SECRET in ana.ask(method, path, body)[1]
     ]
     answers = [(method, rule, *ben.ask(method, path, body)) for method, rule, path, body in asked]
-    told = [[method, rule, status] for method, rule, status, text in answers if SECRET in text]
     denied = sum(status == http.HTTPStatus.FORBIDDEN for _, _, status, _ in answers)
-    result = {"routes": len(table), "seen": seen, "told": told, "denied": denied}
-    (place / "found.json").write_text(json.dumps({**result, "before": before, "after": state(ana, names)}))
+    steps = chains(ben, names)
+    answers += [("chain", what, *answer) for what, each in steps.items() for answer in each]
+    told = [[method, rule, status] for method, rule, status, text in answers if SECRET in text]
+    status = {what: [answer[0] for answer in each] for what, each in steps.items()}
+    after = state(ana, names)
+    result = {
+        "chains": status,
+        "kept": kept(ana, names),
+        "routes": len(table),
+        "seen": seen,
+        "told": told,
+        "denied": denied,
+    }
+    (place / "found.json").write_text(json.dumps({**result, "before": before, "after": after}))
 
 
 if __name__ == "__main__":

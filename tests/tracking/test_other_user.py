@@ -29,3 +29,10 @@ def test_no_route_shows_or_changes_another_user_s_work(tmp_path: Path) -> None:
     assert len(found["seen"]) >= 30, found["seen"]
     assert "/graphql" in found["seen"]
     assert found["denied"] > found["routes"] / 2
+    # Nor by two steps, of which the first one writes.
+    allowed = {what for what, statuses in found["chains"].items() if statuses[0] not in {400, 403}}
+    assert len(found["chains"]) >= 30
+    assert allowed == set()
+    # The files of a registered version stay for their owner too; beside them she goes on.
+    new = found["kept"].pop("new")
+    assert (new, set(found["kept"].values())) == (200, {409}), found["kept"]

@@ -2,12 +2,13 @@
 
 `mlflow server` hands its settings to the processes it starts in environment variables, secrets among them, and stays as a parent
 that takes 200 MB. This module does the same work in the serving process: wait for the database, check its schema, serve. Beside MLflow's
-application it answers `GET /ready`, and, where users sign in, who they are is applied by the module accounts.
+application, which stands behind the module gate, it answers `GET /ready`, and, where users sign in, who they are is applied by the module accounts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -87,7 +88,7 @@ def check_schema(found: str | None, expected: str, *, empty: bool) -> None:
 
 def prepare_database(uri: str, artifact_root: str) -> None:
     """Wait for the database and create MLflow's tables in an empty one."""
-    from mlflow.server.handlers import initialize_backend_stores
+    from mlflow.server import handlers
     from mlflow.store.db import utils
 
     engine = utils.create_sqlalchemy_engine(uri)
@@ -98,7 +99,9 @@ def prepare_database(uri: str, artifact_root: str) -> None:
         empty=utils._is_empty_database(engine),
     )
     engine.dispose()
-    initialize_backend_stores(uri, uri, artifact_root)
+    handlers.initialize_backend_stores(uri, uri, artifact_root)
+    # Made again by whoever serves, with an address that bounds statements.
+    handlers._tracking_store = handlers._model_registry_store = None
 
 
 def server_environment(uri: str, artifacts: str) -> dict[str, str]:
@@ -204,6 +207,36 @@ def authenticated_app() -> Application:
     return app
 
 
+def guarded(app: Application, *, signs_in: bool) -> Application:
+    """Return MLflow's application behind the gate."""
+    import gate
+
+    # Lines of JSON alone, from every process, whatever else is logged.
+    gate.audit.setLevel(logging.INFO)
+    gate.audit.propagate = False
+    gate.audit.handlers = [logging.StreamHandler()]
+    origins = os.environ.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "").split(",")
+    settings = gate.Settings(
+        origins=frozenset(origin.strip() for origin in origins if origin.strip()),
+        artifact=int(os.environ.get("TRACKING_MAX_ARTIFACT", gate.Settings.artifact)),
+        protected=gate.is_protected,
+        run_path=gate.run_path,
+    )
+    if signs_in:
+        from mlflow.server import auth
+
+        settings = dataclasses.replace(settings, sign_in=auth._authenticate_cached, public=auth.is_unprotected_route)
+    made: Application = gate.Gate(app, settings)
+    return made
+
+
+def bounded(uri: str, seconds: int) -> str:
+    """Return the database's address with a bound for each statement; 0 is none. Migrations use the address without it."""
+    if not seconds or not uri.startswith("postgresql"):
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}options=-c%20statement_timeout%3D{seconds * 1000}"
+
+
 def create_app() -> Application:
     """Return MLflow's application; every worker process calls this once."""
     load_secrets()
@@ -215,6 +248,7 @@ def create_app() -> Application:
         from mlflow.server.fastapi_app import app as open_app
 
         app = open_app
+    app = guarded(app, signs_in=os.environ.get("TRACKING_AUTH") == "true")
     return Ready(app, lambda: _get_tracking_store().search_experiments(max_results=1))
 
 
@@ -225,7 +259,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
     load_secrets()
-    os.environ.update(server_environment(uri, os.environ["MLFLOW_ARTIFACTS_DESTINATION"]))
+    seconds = int(os.environ.get("TRACKING_STATEMENT_TIMEOUT", "0"))
+    os.environ.update(server_environment(bounded(uri, seconds), os.environ["MLFLOW_ARTIFACTS_DESTINATION"]))
     try:
         prepare_database(uri, "mlflow-artifacts:/")
     except StartError as error:
