@@ -99,7 +99,9 @@ class Line:
         for part in parts:
             self.connection.data_received(part)
             await asyncio.sleep(0)
-        for _ in range(100):
+        turns = 0
+        while turns < 100:
+            turns = 0 if self.state.tasks else turns + 1
             await asyncio.sleep(0.001 if self.state.tasks else 0)
         return b"".join(self.transport.written)
 
