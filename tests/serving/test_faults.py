@@ -107,8 +107,10 @@ def test_a_model_that_is_slow_is_late_for_one_and_then_serves_again(live: Live, 
         assert (reply.status, reply.json()["error_code"]) == (504, "DEADLINE_EXCEEDED")
         assert TIMEOUT - 0.1 < time.monotonic() - began < TIMEOUT + SLACK
         assert first.get("/v2/health/live").status == 200
-    while (reply := say(both[0], "pid")).status == 503:
-        assert reply.headers["retry-after"] == "5"
+    # On a busy machine the model may be left so late that one more request waited in vain: 504, then 503 again.
+    while (reply := say(both[0], "pid")).status in (503, 504):
+        if reply.status == 503:
+            assert reply.headers["retry-after"] == "5"
         assert time.monotonic() - began < HANG_TIMEOUT + SLACK
         time.sleep(0.05)
     assert reply.body == pid
