@@ -19,11 +19,12 @@ SHORT = 1.0
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Counts what it is asked, and answers with `status` after `delay` seconds."""
+    """Counts what it is asked, and answers with `status` after `delay` seconds; the first answers may be others."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.status, self.delay, self.asked = 200, 0.0, list[tuple[str, str, bytes]]()
+        self.first = list[int]()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -34,7 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path, body))
         time.sleep(self.server.delay)
         with contextlib.suppress(OSError):
-            self.send_response(self.server.status)
+            self.send_response(self.server.first.pop(0) if self.server.first else self.server.status)
             self.end_headers()
             self.wfile.write(b"what is wrong")
 
@@ -80,8 +81,7 @@ def test_the_first_check_ends_with_the_first_good_answer(program: Path, server: 
 
 
 def test_the_first_check_waits_for_a_server_that_starts(program: Path, server: Server) -> None:
-    server.status = 503
-    threading.Timer(0.3, setattr, (server, "status", 200)).start()
+    server.first = [503]
     assert check(program, 0.2, 1, 3, server.server_port, "/ready")[0] == 0
     assert len(server.asked) == 2
 
@@ -121,9 +121,9 @@ def test_bad_answers_in_a_row_are_needed(program: Path, server: Server, trouble:
 
 def test_one_bad_answer_is_not_enough_and_the_last_one_is_a_good_one(program: Path, server: Server) -> None:
     (program.parent / "answered").touch()
-    server.status = 500
-    threading.Timer(0.3, setattr, (server, "status", 200)).start()
+    server.first = [500]
     assert check(program, 0.5, 1, 3, server.server_port, "/ready")[:2] == (0, "")
+    assert len(server.asked) >= 2
 
 
 def test_an_answer_that_drips_is_none(program: Path) -> None:
@@ -154,6 +154,17 @@ def test_a_model_gets_the_request_that_it_was_logged_with(program: Path, server:
     (tmp_path / "answered").unlink()
     assert check(program, *arguments)[0] == 0
     assert server.asked == [("GET", "/ping", b""), ("POST", "/invocations", b'{"inputs": [1]}')]
+
+
+def test_a_missing_value_is_null_and_what_is_no_json_stays_as_it_is(
+    program: Path, server: Server, tmp_path: Path
+) -> None:
+    example = tmp_path / "example.json"
+    for text in ('{"inputs": [NaN, "NaN", -Infinity]}', "a,b\nNaN,1"):
+        example.write_text(text)
+        assert check(program, 0.2, 1, 3, server.server_port, "/ping", "/invocations", example)[0] == 0
+        (tmp_path / "answered").unlink()
+    assert [body for _, _, body in server.asked] == [b'{"inputs": [null, "NaN", null]}', b"a,b\nNaN,1"]
 
 
 def test_a_command(program: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def mlmodel(flavor: str = "sklearn", pyfunc: dict[str, Any] | None = None, **cha
 
 
 def checked(text: str, *, allow: bool = False, **wanted: Any) -> dict[str, Any]:
-    return module.checked_model(FOUND | {"mlmodel": text}, WANTED | wanted, allow_pickle=allow)
+    return module.checked_model(FOUND | {"mlmodel": text}, WANTED | wanted, allow_pickle=allow, python="3.13")
 
 
 def test_a_model_of_today_is_plain_values() -> None:
@@ -194,7 +194,7 @@ def test_all_else_counts_as_a_pickle_and_is_refused_where_none_is_allowed(text: 
 
 def test_a_file_that_may_be_a_pickle_counts_whatever_the_flavors_say() -> None:
     found = FOUND | {"mlmodel": mlmodel(), "code_files": ["a.pkl", "b.pkl", "c.pkl", "d.pkl"]}
-    model = module.checked_model(found, WANTED, allow_pickle=False)
+    model = module.checked_model(found, WANTED, allow_pickle=False, python="3.13")
     assert model["pickle"]
     assert "the file 'a.pkl', the file 'b.pkl', the file 'c.pkl' and 1 more" in model["problem"]
 
@@ -210,9 +210,25 @@ def test_the_inventory_says_which_pickles_are_loaded(said: object, default: bool
     assert (checked(CODE[0], allow=default, allow_pickle=said)["problem"] == "") is served
 
 
+@pytest.mark.parametrize(
+    ("logged", "python_model", "refused"),
+    [
+        ("3.11.2", "python_model.pkl", True), ("3.14.0", "python_model.pkl", True), ("3.1", "python_model.pkl", True),
+        ("3.13.0", "python_model.pkl", False), ("3.13", "python_model.pkl", False), ("3.11.2", None, False),
+    ],
+)  # fmt: skip
+def test_bytecode_of_another_python_is_refused(logged: str, python_model: str | None, refused: bool) -> None:
+    pyfunc = {"loader_module": "mlflow.pyfunc.model", "python_model": python_model, "python_version": logged}
+    problem = checked(mlmodel(pyfunc=pyfunc), allow=True)["problem"]
+    assert (problem != "") is refused
+    if refused:
+        assert f"was logged by Python {logged} as a pickled class" in problem
+        assert "models are served by Python 3.13. Log it by Python 3.13, or as models from code" in problem
+
+
 def test_what_the_registry_refuses_is_handed_on_with_every_key() -> None:
     refused = module.checked_model(
-        {"found": True, "problem": "gone", "model": "m", "version": ""}, WANTED, allow_pickle=True
+        {"found": True, "problem": "gone", "model": "m", "version": ""}, WANTED, allow_pickle=True, python="3.13"
     )
     assert refused["problem"] == "gone"
     assert set(checked(mlmodel())) == set(refused)

@@ -206,7 +206,7 @@ def code_of(flavors: Mapping[str, dict[str, Any]]) -> list[str]:
 
 
 def mlmodel_facts(text: str) -> dict[str, Any]:
-    """Python version, signature, names of the flavors, and what makes the model code, of the text of an MLmodel. Raises ModelError."""
+    """Python version, signature, names of the flavors, and what makes the model code or bytecode, of the text of an MLmodel. Raises ModelError."""
     try:
         document = mapping_of(Reader(text).document(), "it")
         # Not every text of YAML is one that can be written again.
@@ -230,6 +230,8 @@ def mlmodel_facts(text: str) -> dict[str, Any]:
         "signature": signature_of(document.get("signature")),
         "flavors": sorted(flavors),
         "code": code_of(flavors),
+        # The bytecode of a class that cloudpickle took along is read by the same Python alone; by another one it ends the process.
+        "bytecode": flavors["python_function"].get("python_model") is not None,
     }
 
 
@@ -241,7 +243,14 @@ def allowed(wanted: Mapping[str, Any], version: str, *, default: bool) -> bool:
     return bool(said) if isinstance(said, bool) else version in said
 
 
-def checked_model(found: Mapping[str, Any], wanted: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, Any]:
+def another_python(python: str, ours: str) -> bool:
+    """Whether a model was logged by a Python with another bytecode than ours, as `3.13`."""
+    return python != "" and python.split(".")[:2] != ours.split(".")[:2]
+
+
+def checked_model(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], *, allow_pickle: bool, python: str
+) -> dict[str, Any]:
     """What is known of one version, complete whatever is wrong with it; the text of its MLmodel is no part of it."""
     nothing: dict[str, Any] = {
         "run_id": "", "source": "", "artifact_uri": "", "metrics": {}, "requirements": [], "input_example": None, "sha256": "",
@@ -257,6 +266,12 @@ def checked_model(found: Mapping[str, Any], wanted: Mapping[str, Any], *, allow_
         return model | {
             "problem": f"The file MLmodel of {what} cannot be used: {error}. Log the model again with MLflow, or set the alias to another version."
         }
+    if facts.pop("bytecode") and another_python(facts["python"], python):
+        return model | {
+            "problem": f"{what} was logged by Python {facts['python']} as a pickled class (python_function.python_model), which only the same Python "
+            f"can load; models are served by Python {python}. Log it by Python {python}, or as models from code: "
+            "mlflow.pyfunc.log_model(python_model='file.py'), which any Python loads."
+        }
     code = [*(f"the file {shown(name)}" for name in found["code_files"]), *facts.pop("code")]
     model |= facts | {"pickle": bool(code)}
     if code and not allowed(wanted, model["version"], default=allow_pickle):
@@ -270,11 +285,12 @@ def checked_model(found: Mapping[str, Any], wanted: Mapping[str, Any], *, allow_
 
 
 def checked_models(
-    versions: list[Mapping[str, Any]], wanted: list[Mapping[str, Any]], *, allow_pickle: bool
+    versions: list[Mapping[str, Any]], wanted: list[Mapping[str, Any]], *, allow_pickle: bool, python: str
 ) -> list[dict[str, Any]]:
     """What the registry says of every model that is wanted; `problem` says why one must not be served."""
     return [
-        checked_model(found, entry, allow_pickle=allow_pickle) for entry, found in zip(wanted, versions, strict=True)
+        checked_model(found, entry, allow_pickle=allow_pickle, python=python)
+        for entry, found in zip(wanted, versions, strict=True)
     ]
 
 
