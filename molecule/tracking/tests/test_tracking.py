@@ -30,6 +30,14 @@ def test_a_run_of_the_plain_client_is_in_the_database_and_its_artifacts_in_the_v
     assert instance.sh(f"stat --format %s {files}/deep/er/big.bin").strip() == str(3 * 1024 * 1024)
 
 
+def test_a_dataset_is_added_to_an_experiment_by_the_text_of_its_id(instance: Instance) -> None:
+    """The call of MLflow's in which psycopg 3 compares a number with text."""
+    url = f"{address(instance)}/api/3.0/mlflow/datasets"
+    made = instance.http(f"{url}/create", {"name": f"added-{os.urandom(4).hex()}"}).json()["dataset"]
+    added = instance.http(f"{url}/{made['dataset_id']}/add-experiments", {"experiment_ids": ["0"]})
+    assert (added.status, added.json()["dataset"]["experiment_ids"]) == (200, ["0"]), added.body
+
+
 def search(instance: Instance, url: str, host: str, origin: str | None = None) -> Answer:
     """A question that a page of the UI asks."""
     headers = {"Host": host} | ({"Origin": origin} if origin else {})
