@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from serving import limits
 from serving.errors import BadRequest, InvalidInput, Problem
-from serving.signature import Batch, Column, Param, Signature, Tensor
+from serving.signature import Batch, Column, Param, Signature, Tensor, largest
 
 Loc = tuple[str | int, ...]
 
 MAX_PROBLEMS = 20
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 RANGES = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 WORDS = {
     "boolean": "true or false",
@@ -222,7 +221,7 @@ class Checker:
         if not kinds <= {int, float, type(None), type(UNSET)}:
             self._wrong(values, int, float)
             return None
-        limit = FLOAT32_MAX if self.column.type == "float" else float(np.finfo(np.float64).max)
+        limit = largest(self.column.dtype)
         bad = [row for row, value in enumerate(values) if value is not None and not -limit <= value <= limit]
         for row in bad:
             self._problem(row, f"expected a number from {-limit!r} to {limit!r}", "number_out_of_range")
@@ -257,10 +256,15 @@ def datetimes(values: Sequence[str | None]) -> NDArray[Any] | None:
     """Dates as pandas reads them, in nanoseconds; an offset is taken off; None where one cannot be read."""
     import pandas as pd  # noqa: PLC0415 - not needed by models without dates
 
+    texts = pd.Series(list(values), dtype=object)
     try:
-        parsed = pd.to_datetime(pd.Series(list(values), dtype=object))
+        try:
+            parsed = pd.to_datetime(texts)
+        except ValueError:
+            # pandas takes the form of the first for that of all; ISO 8601 has several.
+            parsed = pd.to_datetime(texts, format="ISO8601")
         if parsed.dtype == object:
-            parsed = pd.to_datetime(pd.Series(list(values), dtype=object), utc=True)
+            parsed = pd.to_datetime(texts, utc=True, format="ISO8601")
         if getattr(parsed.dt, "tz", None) is not None:
             parsed = parsed.dt.tz_convert("UTC").dt.tz_localize(None)
         return parsed.dt.as_unit("ns").to_numpy()
@@ -360,7 +364,7 @@ def tensor_items(  # noqa: C901 - one branch for each kind of number
 
 def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
     if dtype.kind == "f":
-        return -float(np.finfo(dtype).max), float(np.finfo(dtype).max)
+        return -largest(dtype), largest(dtype)
     return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 

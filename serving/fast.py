@@ -17,8 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-from serving.decode import FLOAT32_MAX
-from serving.signature import Batch, Signature
+from serving.signature import Batch, Signature, largest
 
 # Above this many numbers an array is made at once; below, the batcher joins lists of several requests first.
 LIST_NUMBERS = 256
@@ -32,7 +31,7 @@ EXACT = 2**53
 
 LEAVES: dict[str, Any] = {
     "bool": bool,
-    "float32": Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)],
+    "float32": Annotated[float, Meta(ge=-largest(np.dtype(np.float32)), le=largest(np.dtype(np.float32)))],
     "float64": float,
     **{
         f"{sign}int{bits}": Annotated[int, Meta(ge=0 if sign else -(2 ** (bits - 1)), le=2 ** (bits - (not sign)) - 1)]

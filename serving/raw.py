@@ -11,7 +11,6 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc.scoring_server import infer_and_parse_data
-from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
 
 from serving.decode import refuse
 from serving.errors import BadRequest
@@ -45,10 +44,8 @@ class RawParser:
         if self.schema is not None:
             mlflow.models.validate_schema(data, self.schema)
 
-    def chat(self, document: dict[str, Any]) -> Batch | None:
-        """A body in the form of chats, completions and embeddings, which has no key of the protocol; None if it is none."""
-        if not is_unified_llm_input(document):
-            return None
+    def chat(self, document: dict[str, Any]) -> Batch:
+        """A body in the form of chats, completions and embeddings, which has no key of the protocol."""
         schema = self.model.get_params_schema()
         names = {param.name for param in schema.params} if schema is not None else set()
         data = {key: value for key, value in document.items() if key not in names}
@@ -57,7 +54,7 @@ class RawParser:
         except (MlflowException, ValueError, TypeError, RecursionError):
             raise refuse(("body",), "the input does not fit the model's signature", "signature") from None
         batch = self._batch(data)
-        batch.params = {key: value for key, value in document.items() if key in names} or None
+        batch.params = {key: value for key, value in document.items() if key in names}
         return batch
 
     @staticmethod

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from serving.information import ModelInformation
-from serving.signature import Column, Param, Signature, Tensor
+from serving.signature import Column, Param, Signature, Tensor, largest
 
 Schema = dict[str, Any]
 
-FLOAT32 = float(np.finfo(np.float32).max)
+FLOAT32 = largest(np.dtype(np.float32))
 TYPES: dict[str, Schema] = {
     "boolean": {"type": "boolean"},
     "integer": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
@@ -67,7 +67,7 @@ def number_schema(dtype: np.dtype[Any]) -> Schema:
         limits = np.iinfo(dtype)
         return {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
     if dtype.kind == "f":
-        limit = float(np.finfo(dtype).max)
+        limit = largest(dtype)
         limits_of = {} if dtype.itemsize >= np.dtype(float).itemsize else {"minimum": -limit, "maximum": limit}
         # JSON has no NaN: null stands for it, in and out.
         return {"type": ["number", "null"], **limits_of}

@@ -20,6 +20,8 @@ from serving.errors import BadRequest, ServingError, TooLarge, UnsupportedMediaT
 from serving.signature import Batch, Signature, Tensor
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+# Chats, completions and embeddings have one of these instead (mlflow.pyfunc.utils.serving_data_parser).
+CHAT_KEYS = frozenset({"messages", "prompt", "input"})
 CSV, JSON, PARQUET = "text/csv", "application/json", "application/vnd.apache.parquet"
 # Columns that a CSV may have besides the model's; rows of Parquet that are unpacked at once.
 MORE_COLUMNS = 1000
@@ -93,10 +95,8 @@ class Scoring:
         if not isinstance(document, dict):
             raise BadRequest(ONE_FORM)
         forms = [form for form in FORMS if form in document]
-        if self.needs_raw and not forms:
-            chat: Batch | None = self._raw().chat(document)
-            if chat is not None:
-                return Chat(chat.data, chat.rows, chat.params, chat.raw)
+        if not forms and not CHAT_KEYS.isdisjoint(document):
+            return self._chat(document)
         if len(forms) != 1:
             raise BadRequest(ONE_FORM)
         form = forms[0]
@@ -115,6 +115,23 @@ class Scoring:
             batch = self._raw().parse(document, form)
         batch.params = params
         return batch
+
+    def _chat(self, document: dict[str, Any]) -> Chat:
+        """A chat, a completion or an embedding: one record, its parameters beside the columns."""
+        if self.needs_raw:
+            batch: Batch = self._raw().chat(document)
+            return Chat(batch.data, batch.rows, batch.params, batch.raw)
+        if not self.signature.columns:
+            raise BadRequest(ONE_FORM)
+        names = {param.name for param in self.signature.params}
+        params = {key: value for key, value in document.items() if key in names}
+        record = {key: value for key, value in document.items() if key not in names}
+        keys = {column.name: column.name for column in self.signature.columns}
+        columns, rows, _ = records([record], keys, ("body",))
+        batch = decode.table(
+            self.signature, columns, rows, lambda name, _row: ("body", name), Problems(), base64_binary=False
+        )
+        return Chat(batch.data, batch.rows, decode.parameters(self.signature, params, ("body",)))
 
     def _columns(  # noqa: C901 - one branch for each form
         self, form: str, value: Any

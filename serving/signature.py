@@ -26,6 +26,20 @@ NUMPY_TYPES: Mapping[ColumnType, np.dtype[Any]] = {
     "datetime": np.dtype("datetime64[ns]"),
     "any": np.dtype(object),
 }
+
+
+def largest(dtype: np.dtype[Any]) -> float:
+    """The largest double that is a finite number of this type of floating point.
+
+    It is above the type's own largest number, because what is nearer to that than to the next is rounded down: numpy writes the largest
+    float32 as 3.4028235e38, which is larger than it.
+    """
+    info = np.finfo(dtype)
+    if dtype.itemsize >= np.dtype(float).itemsize:
+        return float(info.max)
+    return math.nextafter(float(info.max) + 2.0 ** (info.maxexp - info.nmant - 2), 0.0)
+
+
 NUMBERS: frozenset[ColumnType] = frozenset({"boolean", "integer", "long", "float", "double"})
 
 

@@ -77,6 +77,12 @@ def test_infer() -> None:
     assert reply.json()["id"] == reply.headers["x-request-id"]
 
 
+def test_infer_needs_no_content_type_for_json() -> None:
+    path, body = "/v2/models/flowers/infer", json.dumps(INFER).encode()
+    assert run(call(application(), path, body, headers={})).status == 200
+    assert run(call(application(), path, body, headers={"content-type": "text/csv"})).status == 415
+
+
 def test_infer_with_binary_tensors() -> None:
     inputs = [{"name": name, "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}} for name in NAMES]
     head = json.dumps({"inputs": inputs}).encode()

@@ -97,6 +97,15 @@ ROWS: dict[str, list[Ask]] = {
     ],
     "a number for a date": [changed(200, 422, when=5)],
     "a date with an offset": [changed(400, 200, {}, when="2024-01-02T05:04:05+02:00")],
+    "dates of different precision in one column of records": [
+        Ask(
+            json.dumps(
+                {"dataframe_records": [small.RECORD, {**small.RECORD, "when": "2024-01-02T03:04:05.5"}]}
+            ).encode(),
+            400,
+            200,
+        )
+    ],
     "text that is no base64, for a column of bytes": [changed(200, 422, blob="%%%")],
     "`null` for a boolean": [changed(200, 422, flag=None)],
     "`null` for bytes": [changed(400, 200, {"blob": None}, blob=None)],
@@ -128,6 +137,7 @@ ALIKE = {
     "null for a date": changed(200, 200, {"when": None}, when=None),
     "null for a float": changed(200, 200, {"share": None}, share=None),
     "null for a double": changed(200, 200, {"size": None}, size=None),
+    "numpy's spelling of the largest float": changed(200, 200, {"share": 3.4028234663852886e38}, share=3.4028235e38),
     "a key twice": Ask(GOOD.replace(b'"word": "a"', b'"word": "b", "word": "a"'), 200, 200, means=small.RECORD),
     "none of the forms": Ask(b"{}", 400, 400),
     "no JSON": Ask(b"{", 400, 400),

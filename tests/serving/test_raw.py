@@ -76,4 +76,5 @@ def test_chats(tmp_path: Path) -> None:
     assert batch.raw == {"messages": [{"content": "hello"}]}
     assert batch.params == {"heat": 0.5}
     assert isinstance(batch, Chat)
+    assert raw(scoring(tmp_path, signature), {"messages": [{"content": "hello"}]}).params == {}
     assert answer(["hi"], wrapped=False) == b'["hi"]'

@@ -9,8 +9,8 @@ import pytest
 from serving import limits
 from serving.errors import BadRequest, InvalidInput, TooLarge, UnsupportedMediaType
 from serving.frames import matrix
-from serving.scoring import CSV, JSON, PARQUET, Scoring, answer
-from serving.signature import Batch, Column, Signature, Tensor
+from serving.scoring import CSV, JSON, PARQUET, Chat, Scoring, answer
+from serving.signature import Batch, Column, Param, Signature, Tensor
 from tests.serving.transport import DENSE, FLOWER, IMAGE, MIXED, NAMES, ROW
 
 
@@ -82,8 +82,9 @@ def test_rows_of_every_size(kind: Any, width: int, rows: int) -> None:
 @pytest.mark.parametrize("value", [1e39, -1e39, 3.5e38])
 def test_wide_tensors_that_single_precision_cannot_hold(value: float) -> None:
     signature = Signature(tensors=(Tensor(None, np.dtype("float32"), (-1, 300)),))
-    largest = 3.4028234663852886e38
-    assert matrix(signature, read(signature, {"inputs": [[largest] * 300]})).min() == np.float32(largest)
+    for largest in (3.4028234663852886e38, 3.4028235e38):
+        numbers = matrix(signature, read(signature, {"inputs": [[largest] * 300]}))
+        assert numbers.min() == np.finfo(np.float32).max
     for row in ([value] + [0.0] * 299, [0.0] * 299 + [value]):
         found = problems(signature, {"inputs": [row]})
         assert found == {("body", "inputs", 0, row.index(value)): "number_out_of_range"}
@@ -333,6 +334,27 @@ def test_dates(text: str) -> None:
     values = read(MIXED, {"dataframe_records": [{**ROW, "when": text}]}).data["when"]
     assert values.dtype == np.dtype("datetime64[ns]")
     assert str(values[0].astype("datetime64[s]")) == "2024-01-02T03:04:05"
+
+
+def test_dates_of_one_column_may_differ_in_precision() -> None:
+    texts = ["2024-02-29T12:00:00", "2024-02-29T12:00:00.5", "2024-02-29"]
+    values = read(MIXED, {"dataframe_records": [{**ROW, "when": text} for text in texts]}).data["when"]
+    assert [str(value)[:21] for value in values] == [
+        "2024-02-29T12:00:00.0",
+        "2024-02-29T12:00:00.5",
+        "2024-02-29T00:00:00.0",
+    ]
+    assert problems(MIXED, {"dataframe_records": [{**ROW, "when": "soon"}, ROW]}) == {
+        ("body", "dataframe_records", 0, "when"): "datetime_type"}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["prompt", "input"])
+def test_a_completion_is_a_record_of_a_model_with_that_column(key: str) -> None:
+    signature = Signature(columns=(Column(key, "string"),), params=(Param("limit", "long", 5),))
+    batch = read(signature, {key: "hello!", "limit": 7})
+    assert (type(batch), batch.rows, batch.data[key].tolist(), batch.params) == (Chat, 1, ["hello!"], {"limit": 7})
+    assert problems(signature, {key: 1, "limit": "x"}) == {("body", key): "string_type"}
+    assert problems(signature, {"messages": "x"}) == {("body", key): "missing"}
 
 
 def test_params() -> None:
