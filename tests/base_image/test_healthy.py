@@ -12,18 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pace import slowness, too_late
 
 PROGRAM = Path(__file__).resolve().parents[2] / "roles/base_image/files/healthy.py"
-# A watch short enough for a test.
-SHORT = 1.0
+# A watch short enough for a test, and long enough for some questions on a busy machine.
+SHORT = 1.0 * slowness()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Counts what it is asked, and answers with `status` after `delay` seconds."""
+    """Counts what it is asked, and answers with `status` after `delay` seconds; before that, once each, with those in `first`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.status, self.delay, self.asked = 200, 0.0, list[tuple[str, str, bytes]]()
+        self.first: list[int] = []
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -34,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path, body))
         time.sleep(self.server.delay)
         with contextlib.suppress(OSError):
-            self.send_response(self.server.status)
+            self.send_response(self.server.first.pop(0) if self.server.first else self.server.status)
             self.end_headers()
             self.wfile.write(b"what is wrong")
 
@@ -80,8 +82,7 @@ def test_the_first_check_ends_with_the_first_good_answer(program: Path, server: 
 
 
 def test_the_first_check_waits_for_a_server_that_starts(program: Path, server: Server) -> None:
-    server.status = 503
-    threading.Timer(0.3, setattr, (server, "status", 200)).start()
+    server.first = [503]
     assert check(program, 0.2, 1, 3, server.server_port, "/ready")[0] == 0
     assert len(server.asked) == 2
 
@@ -104,7 +105,8 @@ def test_later_checks_ask_many_times(program: Path, server: Server) -> None:
     status, _, seconds = check(program, 0.2, 1, 3, server.server_port, "/ready")
     assert status == 0
     assert len(server.asked) >= 3
-    assert SHORT / 2 < seconds < 10 * SHORT
+    assert seconds > SHORT / 2
+    assert not too_late(time.monotonic() - seconds, 5 * SHORT)
 
 
 @pytest.mark.parametrize("trouble", [{"status": 500}, {"delay": 0.5}])
@@ -121,9 +123,9 @@ def test_bad_answers_in_a_row_are_needed(program: Path, server: Server, trouble:
 
 def test_one_bad_answer_is_not_enough_and_the_last_one_is_a_good_one(program: Path, server: Server) -> None:
     (program.parent / "answered").touch()
-    server.status = 500
-    threading.Timer(0.3, setattr, (server, "status", 200)).start()
+    server.first = [500]
     assert check(program, 0.5, 1, 3, server.server_port, "/ready")[:2] == (0, "")
+    assert len(server.asked) >= 2
 
 
 def test_an_answer_that_drips_is_none(program: Path) -> None:
@@ -143,7 +145,7 @@ def test_an_answer_that_drips_is_none(program: Path) -> None:
         (program.parent / "answered").touch()
         status, said, seconds = check(program, 0.1, 0.4, 1, listener.getsockname()[1], "/ready")
     assert (status, said) == (1, "no answer: timed out\n")
-    assert seconds < 5
+    assert not too_late(time.monotonic() - seconds, 5)
 
 
 def test_a_model_gets_the_request_that_it_was_logged_with(program: Path, server: Server, tmp_path: Path) -> None:

@@ -328,7 +328,8 @@ def main(place: Path) -> None:
         [who, method, rule, status]
         for who, stranger in strangers.items()
         for method, rule, path, body in closed
-        if (status := stranger.ask(method, path, body)[0]) not in {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN}
+        if (status := stranger.ask(method, path, body)[0])
+        not in {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN}
     ]
     answers = [(method, rule, *ben.ask(method, path, body)) for method, rule, path, body in asked]
     denied = sum(status == http.HTTPStatus.FORBIDDEN for _, _, status, _ in answers)

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-
 # One for all requests, and without the authorities of the machine, whose reading takes longer than a request.
 UNCHECKED = ssl._create_unverified_context()
 

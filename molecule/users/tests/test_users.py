@@ -53,7 +53,9 @@ def test_every_route_wants_a_user(instance: Instance, figure: Callable[[str], No
         found = routes.statuses(instance, url, requests, {**HOST, **headers})
         refused = {401, 403}
         assert [(status, *route) for status, route in zip(found, chosen, strict=True) if status not in refused] == []
-    figure(f"{len(asked)} routes of the tracking server without a password, {len(parts)} with a wrong one: 401 from each")
+    figure(
+        f"{len(asked)} routes of the tracking server without a password, {len(parts)} with a wrong one: 401 from each"
+    )
 
 
 def test_what_is_public_is_named(instance: Instance) -> None:
