@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from instance import Instance, wait_until
-from postgres.database import AWKWARD, NETWORK, login, sql
 from postgres.database import CONTAINER as DATABASE
-from tracking.clients import CONTAINER, address, client, ready, starts
+from postgres.database import NETWORK, sql
+from tracking.clients import CONTAINER, address, ready, starts
 
 
 def health(instance: Instance) -> str:
@@ -85,13 +85,3 @@ def test_a_schema_of_another_version_is_refused_untouched_and_reported(instance:
     assert message in deployed.stdout
     assert "Nothing was changed" in deployed.stdout
     assert schema(instance) == before
-
-
-def test_a_password_with_awkward_characters_replaces_the_old_one(instance: Instance, secrets: dict[str, str]) -> None:
-    instance.converge(postgres_password=AWKWARD)
-    assert login(instance, AWKWARD) == "in"
-    assert "password authentication failed" in login(instance, secrets["postgres_password"])
-    assert client(instance, "log_run.py")["note"] == "written by a client"
-    assert instance.leaks({"password": AWKWARD}) == {}
-    instance.converge()
-    assert client(instance, "log_run.py")["note"] == "written by a client"
