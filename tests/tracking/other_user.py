@@ -336,10 +336,10 @@ def main(place: Path) -> None:
     steps = chains(ben, names)
     answers += [("chain", what, *answer) for what, each in steps.items() for answer in each]
     told = [[method, rule, status] for method, rule, status, text in answers if SECRET in text]
-    status = {what: [answer[0] for answer in each] for what, each in steps.items()}
+    chained = {what: [answer[0] for answer in each] for what, each in steps.items()}
     after = state(ana, names)
     result = {
-        "chains": status,
+        "chains": chained,
         "kept": kept(ana, names),
         "routes": len(table),
         "let in": let_in,

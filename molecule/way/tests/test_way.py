@@ -250,7 +250,7 @@ def scanned(operator: Operator, ports: set[int] | None = None) -> dict[str, list
     """The open ones of these ports, or of all 65,535, from another machine's point of view."""
     addresses = [public(operator, family) for family in ("v4", "v6")]
     chosen = ["--ports", ",".join(map(str, sorted(ports)))] if ports else []
-    command = [sys.executable, ROOT / "molecule/shared/files/scan.py", *chosen, *addresses]
+    command = [sys.executable, str(ROOT / "molecule/shared/files/scan.py"), *chosen, *addresses]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(zip(("v4", "v6"), json.loads(done.stdout), strict=True))
 
@@ -277,7 +277,7 @@ def test_exactly_the_promised_ports_answer(operator: Operator, machine: Instance
         "ruleset flushed by others": "nft delete table inet mlflow_anywhere; sleep 5",
         "engine restarted": "systemctl restart docker && sleep 5",
     }
-    found = {}
+    found: dict[str, dict[str, list[int]]] = {}
     for state, command in states.items():
         machine.sh(command)
         if state == "engine restarted":
