@@ -78,12 +78,17 @@ def test_an_affected_run_within_a_limit_needs_no_new_platform(
 ) -> None:
     """The scenario that makes it is not begun, so that what starts from a copy does not wait for it."""
     began: list[str] = []
+
+    def start(ranks: dict[str, int], *_: object) -> int:
+        began.extend(ranks)
+        return 0
+
     monkeypatch.setattr(
         run, "read", lambda _: [Cost("edge", True, 200.0, 500, 0.5), Cost("site", True, 1200.0, 500, 0.5)]
     )
     monkeypatch.setattr(run, "choose", lambda names, _: [Choice(name, name in {"edge", "site"}, "") for name in names])
     monkeypatch.setattr(run, "_unit", lambda _: 0)
-    monkeypatch.setattr(run, "_run", lambda ranks, *_: began.extend(ranks) or 0)
+    monkeypatch.setattr(run, "_run", start)
     monkeypatch.setattr("sys.argv", ["run.py", "--affected", "--limit", "8m"])
     assert run.main() == 0
     assert began == ["edge"]
