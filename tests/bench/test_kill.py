@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pace import too_late
+from pace import slowness, too_late
 
 from bench import kill
 
@@ -20,13 +20,14 @@ import sys, time
 print("PLAY [Serve] ****", flush=True)
 for number in range(1, 6):
     print(f"TASK [serving : Step {number}] ****", flush=True)
-    time.sleep(0.15)
+    time.sleep(float(sys.argv[1]))
     print("ok: [localhost]", flush=True)
 """
 
 
 def talk() -> list[str]:
-    return [sys.executable, "-c", TALK]
+    # Long enough for a task to be noticed and killed, on a busy machine too.
+    return [sys.executable, "-c", TALK, str(0.15 * slowness())]
 
 
 def alive(pid: int) -> bool:
