@@ -54,7 +54,7 @@ molecule: .venv/.test ## scenarios in test instances (SCENARIO=name runs one)
 	.venv/bin/python molecule/run.py $(if $(LIMIT),--limit $(LIMIT) --began $(BEGAN)) $(if $(BASE),--base $(BASE)) $(SCENARIO)
 
 affected: .venv/.test .cache/checkers/made ## what a change can touch, since BASE or since each scenario was green
-	.venv/bin/python molecule/run.py --affected $(if $(BASE),--base $(BASE))
+	.venv/bin/python molecule/run.py --affected $(if $(LIMIT),--limit $(LIMIT)) $(if $(BASE),--base $(BASE))
 
 bench: .venv/.test ## measure a platform in a test instance, then the prediction API against its peers
 	@status=0; .venv/bin/python -m bench || status=$$?; .venv/bin/python -m bench serving || status=$$?; exit $$status

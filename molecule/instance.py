@@ -188,5 +188,6 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> floa
     began = time.monotonic()
     while not condition():
         assert not too_late(began, seconds), f"after {seconds:.0f} s {what}"
-        time.sleep(0.3)
+        # The question itself takes the machine's time, and what is waited for needs it.
+        time.sleep(min(2.0, 0.3 + (time.monotonic() - began) / 10))
     return time.monotonic() - began

@@ -38,8 +38,18 @@ PUBLIC = {
 }
 
 
+# By instance: the server loads all of itself to say it, for ten seconds.
+_TABLES: dict[str, list[tuple[str, str]]] = {}
+
+
 def table(instance: Instance) -> list[tuple[str, str]]:
     """Method and rule of every route; HEAD and OPTIONS go with the others."""
+    if instance.name not in _TABLES:
+        _TABLES[instance.name] = _asked(instance)
+    return list(_TABLES[instance.name])
+
+
+def _asked(instance: Instance) -> list[tuple[str, str]]:
     command = f"docker exec --interactive {TRACKING} python - 2>/dev/null"
     output = instance.sh(f"echo {base64.b64encode(PROGRAM.encode()).decode()} | base64 --decode | {command}")
     found = json.loads(output.strip().splitlines()[-1])
@@ -56,31 +66,21 @@ def path(rule: str, values: dict[str, str] | None = None) -> str:
     )
 
 
-def answers(
-    instance: Instance,
-    url: str,
-    requests: list[tuple[str, str]],
-    headers: dict[str, str] | None = None,
-    body: str = "{}",
-    find: str = "",
-) -> list[tuple[int, bool]]:
-    """What a client on the instance's machine gets for each request: the status, and whether the answer holds a text."""
-    wanted = json.dumps({"url": url, "requests": requests, "headers": headers or {}, "body": body, "find": find})
+def statuses(
+    instance: Instance, url: str, requests: list[tuple[str, str]], headers: dict[str, str] | None = None
+) -> list[int]:
+    """The status that a client on the instance's machine gets for each request."""
+    wanted = json.dumps({"url": url, "requests": requests, "headers": headers or {}})
     sent = base64.b64encode(wanted.encode()).decode()
     program = base64.b64encode(PROBE.encode()).decode()
     # By a file: hundreds of paths are more than a command line holds.
     instance.sh(f"echo {program} | base64 --decode > /run/probe.py")
     for start in range(0, len(sent), 60000):
         instance.sh(f"echo {sent[start : start + 60000]} {'>>' if start else '>'} /run/probe.b64")
-    found = json.loads(instance.sh("base64 --decode --ignore-garbage /run/probe.b64 | python3 /run/probe.py"))
-    return [(status, holds) for status, holds in found]
-
-
-def statuses(
-    instance: Instance, url: str, requests: list[tuple[str, str]], headers: dict[str, str] | None = None
-) -> list[int]:
-    """The status of each answer alone."""
-    return [status for status, _ in answers(instance, url, requests, headers)]
+    found: list[int] = json.loads(
+        instance.sh("base64 --decode --ignore-garbage /run/probe.b64 | python3 /run/probe.py")
+    )
+    return found
 
 
 def basic(name: str, password: str) -> dict[str, str]:

@@ -6,9 +6,8 @@ import json
 import os
 import re
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,6 @@ import testinfra
 import yaml
 from edge.traffic import put
 from instance import Answer, Instance
-from pace import too_late
 from public.traffic import ask, get, load
 
 # The one that tests take away; the edge that clients use meanwhile; the one with the data, which has an edge as well.
@@ -135,15 +133,6 @@ def changes(playbook: str, *options: str, **variables: Any) -> int:
     ran = play(playbook, options=options, **variables)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return sum(map(int, re.findall(r"\bchanged=(\d+)", ran.stdout)))
-
-
-def until(condition: Callable[[], bool], seconds: float, what: str, since: float | None = None) -> float:
-    """Seconds from `since`, or now, until the condition was true."""
-    began = time.monotonic() if since is None else since
-    while not condition():
-        assert not too_late(began, seconds), f"after {seconds:.0f} s {what}"
-        time.sleep(0.2)
-    return time.monotonic() - began
 
 
 def docker(*arguments: str) -> None:

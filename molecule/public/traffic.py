@@ -15,6 +15,8 @@ from instance import Answer, Instance
 
 CLIENT = Path(__file__).with_name("client.py")
 STOP = "/run/public.stop"
+# What a test runs again: the roles that make the edge, without what they stand on.
+EDGE = "edge.yml"
 
 
 def packed(asked: Any) -> str:

@@ -33,8 +33,9 @@ MAKER, KEPT_AFTER = "site", "side_effect"
 IMAGE = "ma-instance/platform"
 # What makes a machine this one and no other; of a copy nothing may be the same.
 IDENTITY = (ROOT / "molecule" / "shared" / "files" / "identity.sh").read_text()
-# Images of the product, for machines that scenarios install without a copy.
-ARCHIVE = CACHE / "platform.tar"
+# Images of the product, for machines that scenarios install without a copy: all of them, and those that an edge alone needs. Loading takes as long as
+# they are large.
+ARCHIVES = {"platform.tar": ("",), "edge.tar": ("debian", "base", "edge")}
 _LABEL = "ma-golden"
 
 # What is left of the first machine in its files and would be made anew by a second one: identity, keys, and what it wrote about itself.
@@ -105,7 +106,7 @@ def kept() -> dict[str, str] | None:
     """What the platform that is kept was made of; None where none is, or a part of it is missing."""
     store, file = Store(), _content()
     store.open()
-    if not (file.exists() and ARCHIVE.exists()):
+    if not all(path.exists() for path in (file, *(CACHE / name for name in ARCHIVES))):
         return None
     parts: dict[str, str] = json.loads(file.read_text())
     try:
@@ -163,10 +164,12 @@ def _save(container: Any) -> None:
     names = sh(
         container, "docker images --format '{{.Repository}}:{{.Tag}}' 'mlflow-anywhere/*' | grep -v /model-"
     ).split()
-    unfinished = ARCHIVE.with_suffix(".new")
-    with unfinished.open("wb") as file:
-        subprocess.run(["docker", "exec", container.name, "docker", "save", *names], stdout=file, check=True)
-    unfinished.rename(ARCHIVE)
+    for archive, kinds in ARCHIVES.items():
+        wanted = [name for name in names if name.partition("/")[2].startswith(kinds)]
+        unfinished = (CACHE / archive).with_suffix(".new")
+        with unfinished.open("wb") as file:
+            subprocess.run(["docker", "exec", container.name, "docker", "save", *wanted], stdout=file, check=True)
+        unfinished.rename(CACHE / archive)
 
 
 def make(names: list[str]) -> int:

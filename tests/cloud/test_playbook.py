@@ -1,5 +1,6 @@
 """playbooks/droplet.yml where no machine is needed: refusals, everything that can be asked for at once, and its removal."""
 
+import json
 import os
 import re
 import shutil
@@ -20,17 +21,30 @@ BODY = {"name": "mlflow", "region": "fra1", "size": "s-1vcpu-1gb", "image": "deb
 Play = Callable[..., tuple[int, int, str]]
 
 
+# A wrong value each, and what is said of it.
+REFUSED: dict[str, tuple[dict[str, str], str]] = {
+    "name": ({"droplet_name": "ml_flow"}, 'droplet_name is "ml_flow"; letters, digits, dots and dashes are allowed'),
+    "domain": ({"droplet_domain": "ML"}, 'droplet_domain is "ML"; a full host name in small letters is allowed'),
+    "user": ({"droplet_user": "0ps"}, 'droplet_user is "0ps"; small letters'),
+    "key": (
+        {"droplet_ssh_public_key_file": "~/none.pub"},
+        "No public key at ~/none.pub. Make a pair with `ssh-keygen -t ed25519`",
+    ),
+    "state": ({"state": "gone"}, "value of droplet_state must be one of: present, absent, got: gone"),
+}
+
+
 @pytest.fixture
 def play(tmp_path: Path, url: str) -> Play:
-    """Run the playbook as somebody with a key; gives its status, what it changed, and its output in one line."""
+    """Run a playbook as somebody with a key; gives its status, what it changed, and its output in one line."""
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/id_ed25519.pub").write_text(KEY)
     shutil.copytree(ROOT / "inventory/droplet", tmp_path / "droplet")
 
-    def run(*arguments: str) -> tuple[int, int, str]:
+    def run(*arguments: str, playbook: str = "playbooks/droplet.yml") -> tuple[int, int, str]:
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "XDG_"))}
         done = subprocess.run(
-            [BIN / "ansible-playbook", "-i", str(tmp_path / "droplet"), "playbooks/droplet.yml", *arguments],
+            [BIN / "ansible-playbook", "-i", str(tmp_path / "droplet"), playbook, *arguments],
             cwd=ROOT,
             env={
                 **plain,
@@ -51,23 +65,18 @@ def play(tmp_path: Path, url: str) -> Play:
     return run
 
 
-@pytest.mark.parametrize(
-    ("variable", "message"),
-    [
-        ("droplet_name=ml_flow", 'droplet_name is "ml_flow"; letters, digits, dots and dashes are allowed'),
-        ("droplet_domain=ML", 'droplet_domain is "ML"; a full host name in small letters is allowed'),
-        ("droplet_user=0ps", 'droplet_user is "0ps"; small letters'),
-        (
-            "droplet_ssh_public_key_file=~/none.pub",
-            "No public key at ~/none.pub. Make a pair with `ssh-keygen -t ed25519`",
-        ),
-        ("state=gone", "value of droplet_state must be one of: present, absent, got: gone"),
-    ],
-)
-def test_refusals_come_before_anything_is_asked(cloud: Cloud, play: Play, variable: str, message: str) -> None:
-    status, _, output = play("-e", variable)
+def test_refusals_come_before_anything_is_asked(cloud: Cloud, play: Play, tmp_path: Path) -> None:
+    """The playbook as it is, for a host for each of them in the place of the control machine."""
+    hosts = {name: {**wrong, "ansible_connection": "local"} for name, (wrong, _) in REFUSED.items()}
+    (tmp_path / "droplet/cases.yml").write_text(json.dumps({"cases": {"hosts": hosts}}))
+    text = (ROOT / "playbooks/droplet.yml").read_text()
+    assert text.count("hosts: localhost\n") == 1
+    (tmp_path / "cases.yml").write_text(text.replace("hosts: localhost\n", "hosts: cases\n"))
+    status, _, output = play(playbook=str(tmp_path / "cases.yml"))
     assert status != 0
-    assert message in output
+    assert {name: message for name, (_, message) in REFUSED.items() if message not in output} == {}, output
+    ends = re.findall(r"(\w+) : ok=\d+ +changed=(\d+) +unreachable=0 +failed=(\d+)", output)
+    assert set(ends) == {(name, "0", "1") for name in REFUSED}
     # The inventory alone has asked.
     assert {path.partition("?")[0] for _, path in cloud.requests} <= {"/v2/droplets", "/v2/reserved_ips"}
 

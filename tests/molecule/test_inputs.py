@@ -40,7 +40,7 @@ TOUCHED = {
     "library/do_droplet.py": CLOUD,
     "library/image_build.py": ALL,
     "library/swarm_rollout.py": WHOLE | {"serving"},
-    "library/tcp_listeners.py": WHOLE | {"public"},
+    "library/tcp_listeners.py": WHOLE,
     "module_utils/digitalocean.py": CLOUD,
     "module_utils/engine.py": ALL,
     "serving/app.py": WHOLE | {"serving"},

@@ -6,6 +6,8 @@ import argparse
 
 import pytest
 import run
+from runner.affected import Choice
+from runner.costs import Cost
 from runner.packing import Job
 from runner.scenario import Scenario
 
@@ -61,3 +63,33 @@ def test_scenarios_are_read_as_molecule_reads_them(monkeypatch: pytest.MonkeyPat
     assert Scenario.read("way") == Scenario("way", frozenset({"13"}), golden=True)
     monkeypatch.setenv("DEBIAN", "13")
     assert Scenario.read("edge").releases == {"13"}
+
+
+def test_a_short_limit_leaves_out_what_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    took = [Cost(name, True, seconds, 500, 0.5) for name, seconds in (("edge", 200.0), ("site", 1200.0))]
+    monkeypatch.setattr(run, "read", lambda _: took)
+    assert run._too_long(["site", "edge"], 480.0) == ["site"]
+    assert run._too_long(["site", "edge"], 100.0) == ["edge", "site"]
+    assert run._too_long(["site", "edge"], float("inf")) == []
+
+
+def test_an_affected_run_within_a_limit_needs_no_new_platform(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The scenario that makes it is not begun, so that what starts from a copy does not wait for it."""
+    began: list[str] = []
+
+    def start(ranks: dict[str, int], *_: object) -> int:
+        began.extend(ranks)
+        return 0
+
+    monkeypatch.setattr(
+        run, "read", lambda _: [Cost("edge", True, 200.0, 500, 0.5), Cost("site", True, 1200.0, 500, 0.5)]
+    )
+    monkeypatch.setattr(run, "choose", lambda names, _: [Choice(name, name in {"edge", "site"}, "") for name in names])
+    monkeypatch.setattr(run, "_unit", lambda _: 0)
+    monkeypatch.setattr(run, "_run", start)
+    monkeypatch.setattr("sys.argv", ["run.py", "--affected", "--limit", "8m"])
+    assert run.main() == 0
+    assert began == ["edge"]
+    assert "take longer than the time that was left: site" in capsys.readouterr().out

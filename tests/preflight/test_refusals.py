@@ -1,6 +1,7 @@
 """Bad input: one clear message that names variable, value, what is allowed and the way out, and no change.
 
 Every case is a host of one inventory, which is this machine with an engine that only answers. So one run of the playbook shows them all.
+Where a variable alone is wrong, the host and its engine have been asked before; the others ask them themselves.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from library import engine_facts
 from tests.engine import Handler, listening
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,9 @@ PUBLIC = {
     "platform_auth": True,
     "edge_tls": "selfsigned",
 }
+
+# Roles whose cases are about variables.
+VARIABLES_ALONE = {"edge", "tracking", "postgres", "certificate", "host"}
 
 # By what is wrong: the role that refuses it, where not all are asked as for the first case; what is wrong; and words of the message.
 REFUSED: dict[str, tuple[str, dict[str, Any], list[str]]] = {
@@ -184,6 +189,23 @@ class Said:
     message: str
 
 
+def remember(place: Path, hosts: Iterable[str]) -> None:
+    """Write down for Ansible what it would find out about these hosts."""
+    facts = {
+        "distribution": "Debian",
+        "distribution_version": "13",
+        "env": {},
+        "service_mgr": "systemd",
+        "user_dir": str(place / "home"),
+        "user_id": "somebody",
+        "user_uid": os.geteuid(),
+    }
+    (place / "facts").mkdir()
+    for name in hosts:
+        text = json.dumps({f"ansible_{fact}": value for fact, value in facts.items()})
+        (place / "facts" / spelled(name)).write_text(text)
+
+
 def play(place: Path, hosts: dict[str, dict[str, Any]], **everywhere: Any) -> dict[str, Said]:
     """Run the playbook on these hosts, which are this machine by other names. It writes nothing outside `place`."""
     inventory = place / "inventory/hosts.yml"
@@ -199,6 +221,8 @@ def play(place: Path, hosts: dict[str, dict[str, Any]], **everywhere: Any) -> di
             "HOME": str(place / "home"),
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_HOME": str(place / "ansible"),
+            "ANSIBLE_CACHE_PLUGIN": "jsonfile",
+            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(place / "facts"),
             "ANSIBLE_REMOTE_TMP": str(place / "ansible/tmp"),
             "LC_ALL": "C.UTF-8",
         },
@@ -232,8 +256,11 @@ def test_what_cannot_work_is_refused_before_anything_changes(tmp_path: Path, eng
         taken = squatter.getsockname()[1]
         ports = {"preflight_roles": ["platform"], "platform_tracking_port": free_port()}
         without = {"platform_docker_socket": str(tmp_path / "no.sock"), "ansible_become_exe": str(sudo)}
+        asked = {"__platform_engine": engine_facts.facts(engine)}
+        known = [name for name, (role, _, _) in REFUSED.items() if role in VARIABLES_ALONE]
+        remember(tmp_path, known)
         hosts = {
-            name: wrong | ({"preflight_roles": ["platform", role]} if role else {})
+            name: wrong | ({"preflight_roles": ["platform", role]} if role else {}) | (asked if name in known else {})
             for name, (role, wrong, _) in REFUSED.items()
         }
         hosts["taken port"] = {**ports, "platform_models_port": taken}

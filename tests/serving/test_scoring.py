@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pace import too_late
 
 from serving import limits
 from serving.errors import BadRequest, InvalidInput, TooLarge, UnsupportedMediaType
@@ -144,7 +145,7 @@ def test_csv_with_very_many_columns_is_refused_before_pandas_sees_it() -> None:
     for header in (b"a," * 40_000, b"," * 40_000, b" \n" + b"a," * 40_000):
         with pytest.raises(TooLarge):
             read(DENSE, header + b"b\n" + b"1," * 40_000 + b"1", "text/csv")
-    assert time.monotonic() - begin < 2
+    assert not too_late(begin, 2)
     more = [*NAMES, *(f"c{place}" for place in range(500))]
     assert read(DENSE, (",".join(more) + "\n" + ",".join(["1"] * 502)).encode(), "text/csv").rows == 1
 

@@ -55,7 +55,7 @@ WAYS: dict[str, Callable[[], Any]] = {
     "exit": lambda: os._exit(9),
     "killed": lambda: die(signal.SIGKILL),
     "nap": lambda: nap(0.05),
-    "sleep": lambda: nap(2.5),
+    "sleep": lambda: nap(float(os.environ["SLEEP"])),
     "hang": lambda: nap(3600),
     "spin": spin,
     # Holds the interpreter, so that nothing else of the process runs.

@@ -6,10 +6,12 @@ A program of its own, because MLflow's server takes its settings from the enviro
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import os
 import re
+import sqlite3
 import sys
 import threading
 import time
@@ -22,6 +24,13 @@ SECRET = "what-ana-knows"
 TRACE = "tr-0123456789abcdef0123456789abcdef"
 USERS = {name: f"the password of {name}" for name in ("ana", "ben")}
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+# Open to everybody by MLflow's own decision, as in molecule/routes.py.
+PUBLIC = {
+    "/health",
+    "/static-files/<path:path>",
+    "/api/3.0/mlflow/server-info",
+    "/ajax-api/3.0/mlflow/server-info",
+}
 
 
 def application(place: Path) -> tuple[Any, list[tuple[str, str]]]:
@@ -58,6 +67,7 @@ def application(place: Path) -> tuple[Any, list[tuple[str, str]]]:
     initialize_backend_stores(uri, uri, "mlflow-artifacts:/")
     for name, password in USERS.items():
         auth.store.create_user(name, password)
+    cheapen(f"{place}/auth.db")
     found = {(method, rule.rule) for rule in flask_app.url_map.iter_rules() for method in rule.methods or ()}
     for included in app.routes:
         for route in getattr(included, "effective_route_contexts", list)():
@@ -72,15 +82,25 @@ def application(place: Path) -> tuple[Any, list[tuple[str, str]]]:
     return app, sorted(table, key=lambda route: (METHODS.index(route[0]), route[1]))
 
 
-class Client:
-    """Asks the server as a user."""
+def cheapen(database: str) -> None:
+    """Passwords are kept under a hash that is made in no time: each wrong one would take a tenth of a second."""
+    import werkzeug.security
 
-    def __init__(self, port: int, user: str) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        for name, password in USERS.items():
+            digest = werkzeug.security.generate_password_hash(password, "pbkdf2:sha256:1")
+            connection.execute("UPDATE users SET password_hash = ? WHERE username = ?", (digest, name))
+
+
+class Client:
+    """Asks the server as a user, with a password of one's own choice, or as nobody."""
+
+    def __init__(self, port: int, user: str, password: str = "") -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        self.headers = {
-            "Authorization": "Basic " + base64.b64encode(f"{user}:{USERS[user]}".encode()).decode(),
-            "Content-Type": "application/json",
-        }
+        self.headers = {"Content-Type": "application/json"}
+        if user:
+            told = f"{user}:{password or USERS[user]}"
+            self.headers["Authorization"] = "Basic " + base64.b64encode(told.encode()).decode()
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
         return self.send(method, path, body if body is None or isinstance(body, str) else json.dumps(body))
@@ -168,6 +188,8 @@ def request(method: str, rule: str, names: dict[str, str]) -> tuple[str, dict[st
         return names["artifact"] if "artifacts/" in rule and "path" in name else names.get(name, "1")
 
     path = re.sub(r"<[^>]*>|\{[^}]*\}", fill, rule)
+    # What would make its sender more than he is.
+    more = {"username": "ben", "permission": "MANAGE", "is_admin": True, "resource_type": "experiment"}
     every = {f"{key.removesuffix('s')}s": [value] for key, value in names.items() if key.endswith("_id")}
     one = {**names, "path": "file.txt", "key": "t", "value": "of ben", "max_results": 100}
     if method == "GET":
@@ -176,7 +198,11 @@ def request(method: str, rule: str, names: dict[str, str]) -> tuple[str, dict[st
     query = f'{{mlflowGetRun(input: {{runId: "{names["run_id"]}"}}) {{run {{data {{tags {{key value}}}}}}}}}}'
     return path, {
         **one,
+        **more,
         **every,
+        "resource_id": names["experiment_id"],
+        # To everybody a password of one's own may be changed; it stays the same.
+        "password": USERS["ben"],
         "query": query,
         "locations": [location],
         "new_name": "of ben",
@@ -296,17 +322,27 @@ def main(place: Path) -> None:
         for method, rule, path, body in asked
         if (method == "GET" or rule == "/graphql") and SECRET in ana.ask(method, path, body)[1]
     ]
+    closed = [route for route in asked if route[1] not in PUBLIC]
+    strangers = {"nobody": Client(port, ""), "a wrong password": Client(port, "ben", "password1234")}
+    let_in = [
+        [who, method, rule, status]
+        for who, stranger in strangers.items()
+        for method, rule, path, body in closed
+        if (status := stranger.ask(method, path, body)[0])
+        not in {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN}
+    ]
     answers = [(method, rule, *ben.ask(method, path, body)) for method, rule, path, body in asked]
     denied = sum(status == http.HTTPStatus.FORBIDDEN for _, _, status, _ in answers)
     steps = chains(ben, names)
     answers += [("chain", what, *answer) for what, each in steps.items() for answer in each]
     told = [[method, rule, status] for method, rule, status, text in answers if SECRET in text]
-    status = {what: [answer[0] for answer in each] for what, each in steps.items()}
+    chained = {what: [answer[0] for answer in each] for what, each in steps.items()}
     after = state(ana, names)
     result = {
-        "chains": status,
+        "chains": chained,
         "kept": kept(ana, names),
         "routes": len(table),
+        "let in": let_in,
         "seen": seen,
         "told": told,
         "denied": denied,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pace import too_late
 
 from roles.tracking.files import accounts, tracking_server
 
@@ -128,15 +129,24 @@ def test_a_grant_on_an_experiment_that_does_not_exist_waits(store: Any) -> None:
     ]
 
 
+def wait_for(place: Path, *numbers: int) -> None:
+    """Wait until these processes take questions; a connection would be one."""
+    began, wanted = time.monotonic(), {str(place / f"{number}.sock") for number in numbers}
+    while True:
+        rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        # The flag of a socket that listens.
+        if wanted <= {row[7] for row in rows if len(row) > 7 and row[3] == "00010000"}:
+            return
+        assert not too_late(began, 10)
+        time.sleep(0.01)
+
+
 def test_every_serving_process_is_asked(tmp_path: Path) -> None:
     said = iter([{"changes": ["ana: created"], "warnings": []}, {"changes": [], "warnings": ["ben: waits"]}])
     for number in (11, 12):
         threading.Thread(target=accounts.listen, args=(number, lambda: next(said), tmp_path), daemon=True).start()
     (tmp_path / "10.sock").touch()
-    until = time.monotonic() + 10
-    while not all((tmp_path / f"{number}.sock").exists() for number in (11, 12)) and time.monotonic() < until:
-        time.sleep(0.01)
-    time.sleep(0.1)
+    wait_for(tmp_path, 11, 12)
     assert accounts.ask(tmp_path) == {"changes": ["ana: created"], "warnings": ["ben: waits"]}
     assert not (tmp_path / "10.sock").exists()
 
@@ -151,10 +161,7 @@ def test_whoever_gives_up_does_not_end_the_listening(tmp_path: Path) -> None:
         return {"changes": ["x" * 2_000_000], "warnings": []}
 
     threading.Thread(target=accounts.listen, args=(1, answer, tmp_path), daemon=True).start()
-    path, until = tmp_path / "1.sock", time.monotonic() + 10
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.01)
-    time.sleep(0.1)
+    wait_for(tmp_path, 1)
     assert "within 0.05 s" in accounts.ask(tmp_path, timeout=0.05)["error"]
     slow.set()
     assert answered.wait(10)
@@ -165,10 +172,7 @@ def test_an_error_of_one_process_is_the_answer_of_all(tmp_path: Path) -> None:
     said = iter([{"error": "no database"}, {"changes": ["ana: created"], "warnings": []}])
     for number in (1, 2):
         threading.Thread(target=accounts.listen, args=(number, lambda: next(said), tmp_path), daemon=True).start()
-    until = time.monotonic() + 10
-    while not all((tmp_path / f"{number}.sock").exists() for number in (1, 2)) and time.monotonic() < until:
-        time.sleep(0.01)
-    time.sleep(0.1)
+    wait_for(tmp_path, 1, 2)
     assert accounts.ask(tmp_path) == {"error": "no database", "changes": ["ana: created"]}
 
 

@@ -1,4 +1,4 @@
-"""Every route of MLflow's server, asked by a user for another one's work."""
+"""Every route of MLflow's server, asked by a user for another one's work, by nobody, and with a wrong password."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 PROGRAM = Path(__file__).with_name("other_user.py")
 
 
-def test_no_route_shows_or_changes_another_user_s_work(tmp_path: Path) -> None:
+def test_no_route_lets_in_strangers_or_shows_or_changes_another_user_s_work(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", PROGRAM, tmp_path],
         capture_output=True,
@@ -22,6 +22,7 @@ def test_no_route_shows_or_changes_another_user_s_work(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "found.json").read_text())
+    assert found["let in"] == []
     assert found["told"] == []
     assert found["after"] == found["before"]
     # The requests are such that the owner gets her work by them.

@@ -73,7 +73,7 @@ def test_accuracy_refuses_shapes_that_numpy_would_broadcast() -> None:
 
 @pytest.mark.slow
 def test_embedded_digits_reach_96_percent() -> None:
-    """Slow because it trains the real model, 8 s on two idle cores."""
+    """Slow because it trains the real model, 8 s on an idle core."""
     task = DigitsTask()
     data = task.load()
     assert score(task.fit(data, _ignore).estimator, data)["accuracy"] >= 0.96

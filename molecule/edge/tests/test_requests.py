@@ -10,6 +10,7 @@ import pytest
 from edge.servers import DIRECTORY, EDGE
 from edge.traffic import Reply, ask, load, request
 from instance import Instance
+from pace import slowness
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -98,7 +99,7 @@ def test_answers_json_where_no_server_does(instance: Instance) -> None:
     )
     assert busy.status == 503
     assert (slow.status, slow.json()["error_code"]) == (504, "DEADLINE_EXCEEDED")
-    assert 2.5 < slow.seconds < 8
+    assert 2.5 < slow.seconds < 8 * slowness()
     assert (broken.status, broken.json()["error_code"]) == (502, "INTERNAL_ERROR")
 
 
@@ -248,8 +249,8 @@ def test_clients_that_dawdle_are_cut_off(instance: Instance) -> None:
     assert [reply.status for reply in (silent, headers, body)] == [408, 408, 408]
     assert body.body.split("\r\n\r\n")[1].startswith('{"error_code"')
     assert large.status in {0, 408, 400, 504}
-    assert max(reply.seconds for reply in (silent, body)) < 12
-    assert large.seconds < 18
+    assert max(reply.seconds for reply in (silent, body)) < 12 * slowness()
+    assert large.seconds < 18 * slowness()
 
 
 @pytest.mark.parametrize("death", ["drop", "die"])
@@ -322,7 +323,7 @@ def test_the_challenger_gets_its_share(instance: Instance) -> None:
 
 def test_without_its_challenger_the_model_answers_all(instance: Instance) -> None:
     instance.sh("docker stop --time 0 challenger")
-    time.sleep(3)
+    time.sleep(3 * slowness())
     try:
         replies = ask(instance, *[request("/models/digits/predict", "POST", body="{}")] * 40)
     finally:
@@ -341,7 +342,7 @@ def test_tracking_that_is_gone_gives_503_and_leaves_models_alone(instance: Insta
             "5",
             "TEMPORARILY_UNAVAILABLE",
         )
-        assert gone.seconds < 10
+        assert gone.seconds < 10 * slowness()
         assert model.status == 200
     finally:
         instance.sh("docker start tracking")
@@ -350,12 +351,12 @@ def test_tracking_that_is_gone_gives_503_and_leaves_models_alone(instance: Insta
 def test_a_server_that_hangs_gets_no_requests(instance: Instance) -> None:
     instance.sh("docker pause iris-1")
     try:
-        time.sleep(3.5)
+        time.sleep(3.5 * slowness())
         replies = ask(instance, *[request("/models/iris/invocations", "POST", body="{}")] * 20)
     finally:
         instance.sh("docker unpause iris-1")
     assert [(reply.status, reply.json()["server"]) for reply in replies] == [(200, "iris-2")] * 20
-    assert max(reply.seconds for reply in replies) < 3
+    assert max(reply.seconds for reply in replies) < 3 * slowness()
 
 
 def test_a_configuration_that_haproxy_refuses_changes_nothing(instance: Instance) -> None:

@@ -29,9 +29,8 @@ from fleet.hosts import (
     role,
     states,
     through,
-    until,
 )
-from instance import Instance
+from instance import Instance, wait_until
 from pace import slowness
 
 testinfra_hosts = [f"ansible://{DATA}"]
@@ -57,7 +56,7 @@ def lost() -> Iterator[Instance]:
     docker("start", LOST)
     for chain in ("INPUT -i", "OUTPUT -o"):
         host.host.run(f"iptables -D {chain} eth0 -j DROP")
-    until(lambda: states(manager)[LOST][0] == "ready", 60, "the host is not back in the Swarm")
+    wait_until(lambda: states(manager)[LOST][0] == "ready", 60, "the host is not back in the Swarm")
 
 
 def test_every_host_is_what_its_groups_say(instance: Instance) -> None:
@@ -186,7 +185,7 @@ def test_a_host_dies_and_nobody_notices(instance: Instance, two: Instance, lost:
     assert led == (LOST if role(LOST) == "manager" else DATA)
     with predictions(two) as traffic:
         docker("kill", lost.name)
-        seconds = until(
+        seconds = wait_until(
             lambda: (counts := replicas(instance)).total() == 3 and not counts[LOST], 60, "replicas are missing"
         )
         assert leader(instance) in {DATA, EDGE}
@@ -194,7 +193,7 @@ def test_a_host_dies_and_nobody_notices(instance: Instance, two: Instance, lost:
         assert changes("serve.yml", *without, served_models=[{"name": "factor", "replicas": 4, "memory": "512m"}]) > 0
         assert replicas(instance) == {EDGE: 2, DATA: 2}
         docker("start", lost.name)
-        back = until(lambda: states(instance)[LOST][0] == "ready", 90, "the host is not back in the Swarm")
+        back = wait_until(lambda: states(instance)[LOST][0] == "ready", 90, "the host is not back in the Swarm")
         assert changes("serve.yml") > 0
     failed, who = sum(traffic.failed.values()), "the leading manager" if led == LOST else "a worker"
     figure(
@@ -209,12 +208,12 @@ def test_a_host_is_cut_off_and_comes_back(instance: Instance, two: Instance, los
     with predictions(two) as traffic:
         lost.sh("iptables -I INPUT -i eth0 -j DROP; iptables -I OUTPUT -o eth0 -j DROP")
         began = time.monotonic()
-        seconds = until(
+        seconds = wait_until(
             lambda: (counts := replicas(instance)).total() == 3 and not counts[LOST], 60, "replicas are missing"
         )
         time.sleep(max(0.0, began + 30 - time.monotonic()))
         lost.sh("iptables -D INPUT -i eth0 -j DROP; iptables -D OUTPUT -o eth0 -j DROP")
-        healed = until(
+        healed = wait_until(
             lambda: states(instance)[LOST][0] == "ready" and not lost.sh("docker ps -q --filter name=model-factor"),
             120, "the host is not back in the Swarm",
         )  # fmt: skip
@@ -277,7 +276,7 @@ def test_a_dead_host_is_removed_and_taken_in_again(instance: Instance, lost: Ins
     assert changes("remove_host.yml", host=LOST) > 0
     assert set(states(instance)) == {EDGE, DATA}
     docker("start", lost.name)
-    until(lambda: lost.host.run("docker info").rc == 0, 60, "the engine does not answer")
+    wait_until(lambda: lost.host.run("docker info").rc == 0, 60, "the engine does not answer")
     changes(CONVERGE)
     assert states(instance)[LOST] == ("ready", "active", role(LOST))
     assert replicas(instance) == SPREAD

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from edge.traffic import ask, request
 from instance import Instance
+from pace import slowness
 from serving.models import FACTOR, FLOWERS, NUMBERS, Rollout, containers, images, predict, version_image
 
 
@@ -18,7 +19,7 @@ def test_a_promotion_under_load_fails_nobody(rollout: Rollout) -> None:
     # Two replicas, one after the other: both versions answer while they are replaced, then only the new one.
     assert rollout.promoted.last("1") < rollout.promoted.last("2")
     assert rollout.promoted.first("1") < rollout.promoted.first("2")
-    assert rollout.promoted.last("1") - rollout.promoted.first("2") < 60
+    assert rollout.promoted.last("1") - rollout.promoted.first("2") < 60 * slowness()
 
 
 def test_both_names_are_promoted(instance: Instance, rollout: Rollout) -> None:

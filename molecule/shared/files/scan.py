@@ -1,17 +1,20 @@
-"""Connect to every TCP port of addresses and print those that accept, as one JSON list for each: scan.py ADDRESS...
+"""Connect to TCP ports of addresses and print those that accept, as one JSON list for each: scan.py [--ports PORT,...] ADDRESS...
+
+Without --ports, to all of them.
 
 A port that says nothing is given up once all ports asked with it have been silent for so many seconds: a busy machine takes longer, and misses none.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import select
 import socket
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 AT_ONCE = 16000
 SECONDS = 1.2
@@ -41,16 +44,20 @@ def accepting(address: str, ports: Sequence[int]) -> list[int]:
     return found
 
 
-def scan(address: str) -> list[int]:
-    """Return all open ports."""
+def scan(address: str, ports: Sequence[int]) -> list[int]:
+    """Return those of the ports that are open."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    ports, at_once = range(1, 65536), min(AT_ONCE, hard - 100)
+    at_once = min(AT_ONCE, hard - 100)
     parts = (ports[start : start + at_once] for start in range(0, len(ports), at_once))
     return sorted(port for part in parts for port in accepting(address, part))
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ports", type=lambda text: [int(port) for port in text.split(",")], default=range(1, 65536))
+    parser.add_argument("addresses", nargs="+")
+    wanted = parser.parse_args()
     # Most of the time they wait.
-    with ProcessPoolExecutor(len(sys.argv) - 1) as pool:
-        print(json.dumps(list(pool.map(scan, sys.argv[1:]))))
+    with ProcessPoolExecutor(len(wanted.addresses)) as pool:
+        print(json.dumps(list(pool.map(partial(scan, ports=wanted.ports), wanted.addresses))))

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from instance import Instance, wait_until
-from postgres.database import AWKWARD, NETWORK, login, sql
 from postgres.database import CONTAINER as DATABASE
-from tracking.clients import CONTAINER, address, client, ready, starts
+from postgres.database import NETWORK, sql
+from tracking.clients import CONTAINER, address, ready, starts
 
 
 def health(instance: Instance) -> str:
@@ -24,7 +24,7 @@ def test_is_unhealthy_while_the_database_hangs_and_comes_back_by_itself(instance
         assert instance.http(address(instance) + "/health").status == 200
     finally:
         instance.sh(f"docker unpause {DATABASE}")
-    assert wait_until(lambda: ready(instance), 15, "it is not healthy again") <= 15
+    wait_until(lambda: ready(instance), 15, "it is not healthy again")
     assert starts(instance) == began
 
 
@@ -50,15 +50,17 @@ def test_finds_a_database_that_vanished_from_the_network_and_came_back(instance:
     assert starts(instance) == began
 
 
-@pytest.fixture(params=["451aebb31d03", "ffffffffffff"], ids=["older", "newer"])
-def other_schema(instance: Instance, request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture
+def other_schema(instance: Instance) -> Iterator[str]:
     """The database as another version of MLflow left it: its revision, and a table of ours is missing."""
+    # An older one, which MLflow would migrate; a newer one is refused alike (tests/tracking/test_tracking_server.py).
+    revision = "451aebb31d03"
     ours = sql(instance, "SELECT version_num FROM alembic_version")
     sql(
         instance,
-        f"UPDATE alembic_version SET version_num = '{request.param}'; ALTER TABLE webhook_events RENAME TO away",
+        f"UPDATE alembic_version SET version_num = '{revision}'; ALTER TABLE webhook_events RENAME TO away",
     )
-    yield request.param
+    yield revision
     sql(
         instance,
         f"UPDATE alembic_version SET version_num = '{ours}'; ALTER TABLE IF EXISTS away RENAME TO webhook_events",
@@ -83,13 +85,3 @@ def test_a_schema_of_another_version_is_refused_untouched_and_reported(instance:
     assert message in deployed.stdout
     assert "Nothing was changed" in deployed.stdout
     assert schema(instance) == before
-
-
-def test_a_password_with_awkward_characters_replaces_the_old_one(instance: Instance, secrets: dict[str, str]) -> None:
-    instance.converge(postgres_password=AWKWARD)
-    assert login(instance, AWKWARD) == "in"
-    assert "password authentication failed" in login(instance, secrets["postgres_password"])
-    assert client(instance, "log_run.py")["note"] == "written by a client"
-    assert instance.leaks({"password": AWKWARD}) == {}
-    instance.converge()
-    assert client(instance, "log_run.py")["note"] == "written by a client"

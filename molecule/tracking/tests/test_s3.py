@@ -1,4 +1,4 @@
-"""Artifacts in an S3-compatible store: SeaweedFS, whose program is not the product's."""
+"""Artifacts in an S3-compatible store: SeaweedFS, whose program is not the product's; and a database whose password changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from instance import Instance, wait_until
-from postgres.database import NETWORK, encoded
+from postgres.database import AWKWARD, NETWORK, encoded, login
 from tracking.clients import BASE, SECRETS, client
 
 KEY_ID = "molecule-key-id-of-the-store"
@@ -58,15 +58,22 @@ def objects(instance: Instance, action: str = "list", prefix: str = "") -> dict[
     return found
 
 
-def test_artifacts_go_through_the_server_into_the_bucket_and_back(instance: Instance, store: dict[str, str]) -> None:
-    instance.converge(tracking_s3=store)
+def test_artifacts_go_into_the_bucket_and_back_and_an_awkward_password_replaces_the_old_one(
+    instance: Instance, store: dict[str, str], secrets: dict[str, str]
+) -> None:
+    """In one run there and one back."""
+    instance.converge(tracking_s3=store, postgres_password=AWKWARD)
+    assert login(instance, AWKWARD) == "in"
+    assert "password authentication failed" in login(instance, secrets["postgres_password"])
     run = client(instance, "log_run.py")
     assert run["keys"] == []
     assert run["note"] == "written by a client"
     prefix = f"team/{run['experiment']}/{run['run']}/artifacts"
     assert objects(instance, prefix=prefix) == {f"{prefix}/note.txt": 19, f"{prefix}/deep/er/big.bin": 3 * 1024 * 1024}
     assert instance.modes(SECRETS)[f"{SECRETS}/aws_credentials"] == "0400 10001:0"
-    assert instance.leaks({"key id": KEY_ID, "key": SECRET}) == {}
+    assert instance.leaks({"key id": KEY_ID, "key": SECRET, "password": AWKWARD}) == {}
     # Back on the volume, the keys are gone from the host.
     instance.converge()
     assert keys(instance) == ""
+    assert login(instance, secrets["postgres_password"]) == "in"
+    assert client(instance, "log_run.py")["note"] == "written by a client"
