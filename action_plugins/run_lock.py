@@ -43,12 +43,13 @@ PROGRAM = Path(__file__).resolve().parents[1] / "roles/lock/files/run_lock.py"
 BEAT = 10.0
 # The longest wait for a host that does not answer, such as one that restarts.
 LONGEST_BEAT = 20.0
+MINUTE = 60
 
 
 def machine() -> str:
     """Return what tells apart the machines, and the containers on them, whose process numbers mean different processes."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 
@@ -93,7 +94,7 @@ def plain(value: Any) -> str:
 
 def span(seconds: float) -> str:
     """Return a length of time as people say it."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{seconds:.0f} s" if seconds < 2 * MINUTE else f"{seconds / MINUTE:.0f} min"
 
 
 def described(holder: dict[str, Any], now: float) -> str:
@@ -120,7 +121,8 @@ def refusal(platform: str, host: str, holder: dict[str, Any], take_over: str, no
         )
     return (
         f"{whose} Nothing was changed. Wait for its end. A run that was killed or lost its connection gives way by itself, at the latest "
-        f"{float(holder['lease']):.0f} s after it was last heard of. If it hangs: repeat the command with -e lock_take_over={plain(holder['id'])}, which ends it."
+        f"{float(holder['lease']):.0f} s after it was last heard of. "
+        f"If it hangs: repeat the command with -e lock_take_over={plain(holder['id'])}, which ends it."
     )
 
 
@@ -131,7 +133,7 @@ class Silent:
         """Forget it."""
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no types
     """Take the lock on the host, and leave a process behind that keeps it."""
 
     _supports_check_mode = True
@@ -237,6 +239,6 @@ class ActionModule(ActionBase):
     @staticmethod
     def _end(controller: int, reason: str) -> None:
         """End the run, and say why where its messages go."""
-        with contextlib.suppress(OSError), open(f"/proc/{controller}/fd/2", "w", encoding="utf-8") as messages:
+        with contextlib.suppress(OSError), Path(f"/proc/{controller}/fd/2").open("w", encoding="utf-8") as messages:
             messages.write(f"\n[ERROR]: {reason}\n")
         os.kill(controller, signal.SIGTERM)

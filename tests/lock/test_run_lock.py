@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,13 @@ def test_of_many_at_once_exactly_one_gets_it(platform: str) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         for attempt in range(10):
-            answers = list(pool.map(lambda number: take(f"{platform}-{attempt}", number), range(4)))
+            name = f"{platform}-{attempt}"
+            answers = list(pool.map(take, [name] * 4, range(4)))
             winners = [number for number, answer in enumerate(answers) if '"new": true' in answer]
             assert len(winners) == 1, answers
             assert all(f'"id": "{winners[0]}"' in answer for answer in answers)
             assert sum('"own": true' in answer for answer in answers) == 1
-            run_lock.ask(f"{platform}-{attempt}", do="leave", id=str(winners[0]))
+            run_lock.ask(name, do="leave", id=str(winners[0]))
 
 
 def test_a_run_that_falls_silent_loses_it_and_one_that_speaks_does_not(platform: str) -> None:
@@ -252,17 +254,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def one_is_left(controllers: list[Controller]) -> bool:
+    """Whether all but one have ended."""
+    return sum(one.process.poll() is None for one in controllers) == 1
+
+
 def test_of_controllers_that_start_at_once_one_goes_on(project: Path, platform: str) -> None:
     for _ in range(2):
         controllers = [Controller(project, platform) for _ in range(2)]
-        [winner] = until(
-            lambda: (
-                [one for one in controllers if one.process.poll() is None]
-                if sum(one.process.poll() is None for one in controllers) == 1
-                else None
-            ),
-            60,
-        )
+        until(partial(one_is_left, controllers), 60)
+        [winner] = [one for one in controllers if one.process.poll() is None]
         winner.holds()
         for loser in controllers:
             if loser is not winner:

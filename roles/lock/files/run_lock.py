@@ -126,4 +126,4 @@ def take(platform: str, token: str, run: dict[str, Any], end: str = "", lease: f
 def answer(do: str, platform: str, token: str = "", run: dict[str, Any] | None = None, end: str = "") -> None:
     """Do what a controller asks for and print the answer."""
     reply = take(platform, token, run or {}, end) if do == "take" else ask(platform, do=do, token=token)
-    print(json.dumps(reply))  # noqa: T201 - this is the answer
+    print(json.dumps(reply))
