@@ -48,10 +48,14 @@ def test_what_it_has_not_or_only_uv_can_tell(line: str) -> None:
 
 
 def test_the_key_stands_for_runtime_and_requirements() -> None:
-    assert module.key_of("sha256:1", ["a==1", "b==2"]) == module.key_of("sha256:1", ["b==2", "a==1"])
-    assert (
-        len({module.key_of(*pair) for pair in [("sha256:1", ["a==1"]), ("sha256:2", ["a==1"]), ("sha256:1", [])]}) == 3
-    )
+    assert module.key_of("sha256:1", ["a==1", "b==2"], []) == module.key_of("sha256:1", ["b==2", "a==1"], [])
+    different: list[tuple[str, list[str], list[str]]] = [
+        ("sha256:1", ["a==1"], []),
+        ("sha256:2", ["a==1"], []),
+        ("sha256:1", [], []),
+        ("sha256:1", ["a==1"], ["a==1"]),
+    ]
+    assert len({module.key_of(*parts) for parts in different}) == 4
 
 
 class Handler(BaseHTTPRequestHandler):

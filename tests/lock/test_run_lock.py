@@ -77,6 +77,15 @@ def test_the_second_is_told_who_has_it_and_its_secret_is_told_to_nobody(platform
     assert "secret" not in str(holder)
 
 
+def test_a_long_name_is_a_name_too(platform: str) -> None:
+    long = platform + "x" * 200
+    assert run_lock.take(long, "secret", RUN)["own"]
+    assert not run_lock.take(long, "other", OTHER)["own"]
+    assert run_lock.take(long + "y", "other", OTHER)["own"]
+    run_lock.ask(long, do="leave", token="secret")
+    run_lock.ask(long + "y", do="leave", token="other")
+
+
 def test_the_same_run_goes_on_holding_it(platform: str) -> None:
     assert run_lock.take(platform, "secret", RUN)["new"]
     again = run_lock.take(platform, "secret", RUN)

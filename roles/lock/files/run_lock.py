@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import hmac
 import json
 import os
@@ -22,11 +23,13 @@ LEASE = 40.0
 # Seconds that a lock which is just being given up may take, and that an answer may take.
 PATIENCE = 3.0
 LONGEST = 4096
+LONGEST_NAME = 64
 
 
 def address(platform: str) -> str:
-    """Return the name in the kernel; no file belongs to it."""
-    return f"\0mlflow-anywhere/run/{platform}"
+    """Return the name in the kernel; no file belongs to it, and it has no more than 107 bytes."""
+    fits = platform if len(platform.encode()) <= LONGEST_NAME else hashlib.sha256(platform.encode()).hexdigest()
+    return f"\0mlflow-anywhere/run/{fits}"
 
 
 class Holder:
