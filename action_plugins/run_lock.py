@@ -28,12 +28,13 @@ name: run_lock
 short_description: Keep other runs away from a platform
 description:
   - Takes the platform's lock on the host that the task runs on, or refuses with the name of the run that has it.
-  - A process that is forked here keeps it until this run of Ansible ends in any way; if that process ends too, the lock is lost within 40 seconds.
+  - A process that is forked here keeps it until this run of Ansible ends in any way; if that process ends too, the lock is lost within 60 seconds.
   - In check mode it takes nothing and is not refused.
 options:
   platform: {description: Name of the platform., type: str, required: true}
   take_over: {description: Id of a run that is ended and gives its lock to this one., type: str, default: ""}
-  replaces: {description: The process that has kept the lock so far and signs in as a user who may no more., type: int, default: 0}
+  again: {description: Whether the run signs in as another user from now on., type: bool, default: false}
+  replaces: {description: The process that has kept the lock so far., type: int, default: 0}
 """
 
 # What does the work on the host.
@@ -133,7 +134,7 @@ class Silent:
         """Forget it."""
 
 
-class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no types
+class ActionModule(ActionBase):
     """Take the lock on the host, and leave a process behind that keeps it."""
 
     _supports_check_mode = True
@@ -145,6 +146,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no types
             {
                 "platform": {"type": "str", "required": True},
                 "take_over": {"type": "str", "default": ""},
+                "again": {"type": "bool", "default": False},
                 "replaces": {"type": "int", "default": 0},
             }
         )
@@ -167,9 +169,9 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no types
         if not holder or not holder["own"]:
             holder = holder or {"id": "", "who": "a process that does not answer"}
             return {**result, "failed": True, "msg": refusal(platform, host, holder, take_over, time.time())}
-        if holder.get("new") or asked["replaces"]:
+        if holder.get("new") or asked["again"]:
             result["keeper"] = self._leave_keeper(platform, run, host)
-        if asked["replaces"]:
+        if asked["again"] and asked["replaces"]:
             with contextlib.suppress(OSError):
                 os.kill(asked["replaces"], signal.SIGKILL)
         return result
@@ -227,7 +229,8 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no types
                 pause = min(2 * pause, LONGEST_BEAT)
                 continue
             pause = BEAT
-            if holder and not holder["own"]:
+            # One that only gave no answer, on a busy host, is still this run's.
+            if holder and holder["id"] and not holder["own"]:
                 self._end(
                     controller,
                     f"The lock of the platform {platform} ({host}) has gone to {described(holder, time.time())}. This run ends.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -33,6 +32,9 @@ PLAY = """
   tasks:
     - run_lock: {platform: "{{ name }}", take_over: "{{ lock_take_over | default('') }}"}
       register: taken
+    - run_lock: {platform: "{{ name }}", again: true, replaces: "{{ taken.keeper }}"}
+      register: taken
+      when: again | default(false)
     - copy: {content: "{{ taken.keeper | default(0) }}", dest: "{{ begun }}"}
     - wait_for: {path: "{{ go_on }}", timeout: 60}
     - fail:
@@ -175,12 +177,12 @@ def test_nonsense_does_not_end_it(platform: str, nonsense: bytes) -> None:
 
 
 def test_the_refusal_says_who_since_when_and_the_way_out() -> None:
-    holder = {**RUN, "user": "alice", "since": 1_000_000_000.0, "silent": 3.0, "lease": 40.0, "own": False}
+    holder = {**RUN, "user": "alice", "since": 1_000_000_000.0, "silent": 3.0, "lease": 60.0, "own": False}
     said = plugin.refusal("here", "one", holder, "", 1_000_000_180.0)
     assert "alice@laptop, process 1 there, site.yml" in said
     assert "since 2001-09-09 01:46:40 UTC (3 min ago), last heard of 3 s ago" in said
     assert "-e lock_take_over=first" in said
-    assert "40 s" in said
+    assert "60 s" in said
     other = plugin.refusal("here", "one", holder, "first", 1_000_000_180.0)
     assert "cannot end it: alice holds the lock on one" in other
     assert "--become" in other
@@ -257,7 +259,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "BEAT = 10.0" in source
     (place / "action_plugins/run_lock.py").write_text(source.replace("BEAT = 10.0", "BEAT = 0.5"))
     (place / "roles/lock/files").mkdir(parents=True)
-    shutil.copy(ROOT / "roles/lock/files/run_lock.py", place / "roles/lock/files")
+    program = (ROOT / "roles/lock/files/run_lock.py").read_text()
+    assert "PATIENCE = 10.0" in program
+    (place / "roles/lock/files/run_lock.py").write_text(program)
+    (place / "impatient.py").write_text(program.replace("PATIENCE = 10.0", "PATIENCE = 0.2"))
     (place / "ansible.cfg").write_text("[defaults]\naction_plugins = action_plugins\nlocalhost_warning = false\n")
     (place / "play.yml").write_text(PLAY)
     return place
@@ -307,6 +312,36 @@ def test_a_run_whose_keeper_was_killed_with_it_is_seen_to_be_dead(project: Path,
     second = Controller(project, platform)
     second.holds()
     assert second.ends() == 0
+
+
+def test_a_run_that_goes_on_as_another_user_has_one_keeper(project: Path, platform: str) -> None:
+    first = Controller(project, platform, "-e", "again=true")
+    second = first.holds()
+    assert not plugin.ended(second)
+    # The one before it gives no more signs of life: with the second one stopped, nobody does.
+    os.kill(second, signal.SIGSTOP)
+    time.sleep(2)
+    assert run_lock.ask(platform, do="tell")["silent"] > 1.4  # type: ignore[index]
+    os.kill(second, signal.SIGCONT)
+    assert first.ends() == 0
+    until(lambda: gone(platform))
+
+
+def test_a_holder_that_gives_no_answer_ends_no_run(project: Path, platform: str) -> None:
+    first = Controller(project, platform)
+    first.holds()
+    program = project / "roles/lock/files/run_lock.py"
+    patient = program.read_text()
+    program.write_text((project / "impatient.py").read_text())
+    holder = run_lock.ask(platform, do="tell")
+    assert holder
+    os.kill(holder["holder"], signal.SIGSTOP)
+    # Longer than a sign of life waits for its answer, here a fifth of a second.
+    time.sleep(3)
+    assert first.process.poll() is None
+    os.kill(holder["holder"], signal.SIGCONT)
+    program.write_text(patient)
+    assert first.ends() == 0
 
 
 def test_a_run_that_is_taken_over_ends_and_says_why(project: Path, platform: str) -> None:

@@ -19,9 +19,9 @@ import time
 from typing import Any
 
 # Seconds after which a run that is not heard of has lost the lock.
-LEASE = 40.0
+LEASE = 60.0
 # Seconds that a lock which is just being given up may take, and that an answer may take.
-PATIENCE = 3.0
+PATIENCE = 10.0
 LONGEST = 4096
 LONGEST_NAME = 64
 
