@@ -105,7 +105,7 @@ def test_the_runtime_image_has_all(ask: Callable[..., dict[str, Any]]) -> None:
 
 def test_the_newest_image_with_the_same_packages_is_found(ask: Callable[..., dict[str, Any]]) -> None:
     Handler.label = ""
-    key = module.key_of("sha256:r", ["numpy==1.0"])
+    key = module.key_of("sha256:r", ["numpy==1.0"], [])
     assert (ask("numpy==1.0")["key"], ask("numpy==1.0")["image"]) == (key, "")
     Handler.label = key
     assert ask("numpy==1.0")["image"] == "sha256:new"
