@@ -33,10 +33,10 @@ PLAY = """
     - run_lock: {platform: "{{ name }}", take_over: "{{ lock_take_over | default('') }}"}
       register: taken
     - run_lock: {platform: "{{ name }}", again: true, replaces: "{{ taken.keeper }}"}
-      register: taken
+      register: other
       when: again | default(false)
-    - copy: {content: "{{ taken.keeper | default(0) }}", dest: "{{ begun }}"}
-    - wait_for: {path: "{{ go_on }}", timeout: 60}
+    - copy: {content: "{{ other.keeper | default(taken.keeper | default(0)) }}", dest: "{{ begun }}"}
+    - wait_for: {path: "{{ go_on }}", timeout: 300, sleep: 1}
     - fail:
       when: fails | default(false)
 """
@@ -44,7 +44,7 @@ RUN = {"id": "first", "who": "alice@laptop", "process": 1, "machine": "", "comma
 OTHER = {**RUN, "id": "second", "who": "bob@desk"}
 
 
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait until the condition holds, and return what it gave."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -77,6 +77,16 @@ def test_the_second_is_told_who_has_it_and_its_secret_is_told_to_nobody(platform
     assert {key: holder[key] for key in RUN} == RUN
     assert abs(holder["since"] - time.time()) < 5
     assert "secret" not in str(holder)
+
+
+def is_heard(platform: str) -> bool:
+    """Whether a sign of life comes within half a second."""
+    before = run_lock.ask(platform, do="tell")
+    time.sleep(0.5)
+    after = run_lock.ask(platform, do="tell")
+    assert before
+    assert after
+    return bool(after["silent"] < before["silent"])
 
 
 def test_a_long_name_is_a_name_too(platform: str) -> None:
@@ -117,12 +127,12 @@ def test_of_many_at_once_exactly_one_gets_it(platform: str) -> None:
 
 
 def test_a_run_that_falls_silent_loses_it_and_one_that_speaks_does_not(platform: str) -> None:
-    run_lock.take(platform, "secret", RUN, lease=0.6)
-    for _ in range(8):
-        time.sleep(0.1)
+    run_lock.take(platform, "secret", RUN, lease=2)
+    for _ in range(6):
+        time.sleep(0.4)
         assert run_lock.ask(platform, do="keep", token="secret")["own"]  # type: ignore[index]
     # Others who ask are no sign of life.
-    until(lambda: not run_lock.ask(platform, do="keep", token="other"), 3)
+    until(lambda: not run_lock.ask(platform, do="keep", token="other"))
     assert run_lock.take(platform, "other", OTHER)["own"]
 
 
@@ -242,7 +252,7 @@ class Controller:
     def ends(self) -> int:
         """Let it go on to its end; its exit code."""
         self.go_on.touch()
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     @property
     def said(self) -> str:
@@ -276,7 +286,7 @@ def one_is_left(controllers: list[Controller]) -> bool:
 def test_of_controllers_that_start_at_once_one_goes_on(project: Path, platform: str) -> None:
     for _ in range(2):
         controllers = [Controller(project, platform) for _ in range(2)]
-        until(partial(one_is_left, controllers), 60)
+        until(partial(one_is_left, controllers))
         [winner] = [one for one in controllers if one.process.poll() is None]
         winner.holds()
         for loser in controllers:
@@ -296,11 +306,11 @@ def test_however_a_run_ends_it_gives_the_lock_up(project: Path, platform: str, h
     if isinstance(how, signal.Signals):
         first.process.send_signal(how)
         # Not waited for: a process that its parent has not asked for yet is dead all the same.
-        until(lambda: gone(platform), 10)
-        first.process.wait(10)
+        until(lambda: gone(platform))
+        first.process.wait(120)
     else:
         assert first.ends() == 2
-        until(lambda: gone(platform), 10)
+        until(lambda: gone(platform))
 
 
 def test_a_run_whose_keeper_was_killed_with_it_is_seen_to_be_dead(project: Path, platform: str) -> None:
@@ -320,8 +330,8 @@ def test_a_run_that_goes_on_as_another_user_has_one_keeper(project: Path, platfo
     assert not plugin.ended(second)
     # The one before it gives no more signs of life: with the second one stopped, nobody does.
     os.kill(second, signal.SIGSTOP)
-    time.sleep(2)
-    assert run_lock.ask(platform, do="tell")["silent"] > 1.4  # type: ignore[index]
+    time.sleep(1)
+    assert not any(is_heard(platform) for _ in range(4))
     os.kill(second, signal.SIGCONT)
     assert first.ends() == 0
     until(lambda: gone(platform))
@@ -348,11 +358,11 @@ def test_a_run_that_is_taken_over_ends_and_says_why(project: Path, platform: str
     first = Controller(project, platform)
     first.holds()
     refused = Controller(project, platform)
-    assert refused.process.wait(30) == 2
+    assert refused.process.wait(120) == 2
     [way_out] = set(re.findall(r"lock_take_over=\w+", refused.said))
     second = Controller(project, platform, "-e", way_out)
     second.holds()
-    assert first.process.wait(20) != 0
+    assert first.process.wait(120) != 0
     assert f"The lock of the platform {platform} (localhost) has gone to" in first.said
     assert f"process {second.process.pid} there" in first.said
     assert second.ends() == 0
@@ -363,8 +373,7 @@ def test_a_run_gives_signs_of_life_and_takes_the_lock_again_after_a_restart_of_t
 ) -> None:
     first = Controller(project, platform)
     first.holds()
-    time.sleep(2)
-    assert run_lock.ask(platform, do="tell")["silent"] < 2  # type: ignore[index]
+    until(lambda: is_heard(platform))
     before = run_lock.ask(platform, do="tell")
     assert before
     os.kill(before["holder"], signal.SIGKILL)
