@@ -8,7 +8,18 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-KEYS = ("name", "model", "alias", "engine", "replicas", "port", "memory", "challenger", "allow_pickle")
+KEYS = (
+    "name",
+    "model",
+    "alias",
+    "engine",
+    "replicas",
+    "port",
+    "memory",
+    "challenger",
+    "allow_pickle",
+    "build_from_source",
+)
 CHALLENGER_KEYS = ("alias", "percent")
 ENGINES = ("mlflow", "api")
 
@@ -22,6 +33,7 @@ ALIAS_LIMIT = 255
 ALIAS_RESERVED = re.compile(r"latest|v[0-9]+", re.ASCII | re.IGNORECASE)
 VERSION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 MEMORY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?([kmgt]i?)?b?", re.ASCII | re.IGNORECASE)
+SOURCE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?==[0-9][A-Za-z0-9.!+_-]{0,99}", re.ASCII)
 REPLICAS_LIMIT = 100
 PORT_LIMIT = 65535
 # A service is found by name, and a DNS label has no more than that.
@@ -156,6 +168,17 @@ class Entry:
             self.refuse(f"allow_pickle is {shown(value)}", 'true, false or a list of versions such as ["3"]')
         return texts
 
+    def build_from_source(self) -> list[str]:
+        """The packages, each in one version, that may be built from their source distributions."""
+        value = self.raw.get("build_from_source", [])
+        lines = [line for line in value if isinstance(line, str)] if isinstance(value, list | tuple) else []
+        texts = [line for line in lines if SOURCE.fullmatch(line)]
+        if not isinstance(value, list | tuple) or len(texts) != len(value):
+            self.refuse(
+                f"build_from_source is {shown(value)}", 'a list of packages, each in one version, such as ["name==1.2"]'
+            )
+        return list(dict.fromkeys(texts))
+
     def normal(self, platform_name: str, reserved: set[int]) -> dict[str, Any]:
         """The entry with every key; what is wrong is noted in `problems`."""
         self.keys()
@@ -180,6 +203,7 @@ class Entry:
             "memory": self.memory(),
             "challenger": challenger,
             "allow_pickle": self.allow_pickle(),
+            "build_from_source": self.build_from_source(),
             "service": service,
             "challenger_service": challenger_service,
         }

@@ -20,6 +20,11 @@ options:
     type: list
     elements: str
     required: true
+  sources:
+    description: What may be built from source for this model, C(name==version) each. An image in whose packages more was allowed is another one's.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -72,9 +77,10 @@ def fulfils(packages: str, requirements: list[str]) -> bool:
     return all(found is not None and pin(found[1], found[2]) in there for found in plain)
 
 
-def key_of(runtime: str, requirements: list[str]) -> str:
+def key_of(runtime: str, requirements: list[str], sources: list[str]) -> str:
     """Return what stands for the packages that the requirements add to the runtime image with this id."""
-    return hashlib.sha256(json.dumps([runtime, sorted(requirements)]).encode()).hexdigest()
+    parts = [runtime, sorted(requirements), *([sorted(sources)] if sources else [])]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def image_with(engine: Engine, key: str) -> str:
@@ -90,6 +96,7 @@ def main() -> None:
         argument_spec={
             "runtime": {"type": "str", "required": True},
             "requirements": {"type": "list", "elements": "str", "required": True},
+            "sources": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -100,7 +107,11 @@ def main() -> None:
         if not found:
             module.fail_json(msg=f"The packages of {runtime} cannot be looked up: there is no image {runtime}")
         labels = (found.get("Config") or {}).get("Labels") or {}
-        key = "" if fulfils(labels.get(RUNTIME_LABEL, ""), requirements) else key_of(found["Id"], requirements)
+        key = (
+            ""
+            if fulfils(labels.get(RUNTIME_LABEL, ""), requirements)
+            else key_of(found["Id"], requirements, module.params["sources"])
+        )
         module.exit_json(changed=False, key=key, image=image_with(engine, key) if key else "")
     except EngineError as error:
         module.fail_json(msg=f"The packages of {runtime} cannot be looked up: {error}")

@@ -18,7 +18,9 @@ from filter_plugins.served_models import CHALLENGER_KEYS, KEYS, served_models
 from tools.generate_docs import INVENTORY, ROOT, generated
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
-OWN_MODULES = {path.stem: path.read_text() for path in (ROOT / "library").glob("*.py")}
+OWN_MODULES = {
+    path.stem: path.read_text() for name in ("library", "action_plugins") for path in (ROOT / name).glob("*.py")
+}
 KEYWORDS = {*Handler.fattributes, *Block.fattributes, "block", "rescue", "always"}
 SECTIONS = ("block", "rescue", "always")
 

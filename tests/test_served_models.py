@@ -30,6 +30,7 @@ def test_a_name_is_enough() -> None:
             "memory": "1g",
             "challenger": None,
             "allow_pickle": None,
+            "build_from_source": [],
             "service": "p-model-iris",
             "challenger_service": None,
         }
@@ -71,6 +72,11 @@ def test_null_means_none_where_none_is_allowed() -> None:
 )
 def test_pickles_are_allowed_for_all_versions_or_some(said: object, kept: object) -> None:
     assert served_models([{"name": "a", "allow_pickle": said}])[0]["allow_pickle"] == kept
+
+
+def test_what_may_be_built_from_source_is_named_with_its_version() -> None:
+    [model] = served_models([{"name": "a", "build_from_source": ["b_c.d==1.0rc1+local", "e==1!2", "e==1!2"]}])
+    assert model["build_from_source"] == ["b_c.d==1.0rc1+local", "e==1!2"]
 
 
 @pytest.mark.parametrize("value", [None, "iris", {"name": "iris"}, 5, True])
@@ -121,6 +127,19 @@ def test_not_a_list(value: object) -> None:
         ({"challenger": {"percent": True}}, "which is no whole number"),
         ({"challenger": {"percent": 5, "share": 5}}, "challenger has no key 'share'. Allowed: alias, percent"),
         ({"challenger": {"alias": "champion", "percent": 5}}, "the alias of the model itself"),
+        (
+            {"build_from_source": "a==1"},
+            "build_from_source is 'a==1'. Allowed: a list of packages, each in one version",
+        ),
+        ({"build_from_source": ["a"]}, "build_from_source is ['a']"),
+        ({"build_from_source": ["a>=1"]}, "build_from_source is ['a>=1']"),
+        ({"build_from_source": ["a==1.*"]}, "build_from_source is ['a==1.*']"),
+        ({"build_from_source": ["a==1\nb==2"]}, "build_from_source is ['a==1\\nb==2']"),
+        ({"build_from_source": ["a @ file:///a==1"]}, "build_from_source is ['a @ file:///a==1']"),
+        ({"build_from_source": ["--index-url==1"]}, "build_from_source is ['--index-url==1']"),
+        ({"build_from_source": [{"name": "a", "version": "1"}]}, "build_from_source is [{'name': 'a'"),
+        ({"build_from_source": {"a": "1"}}, "build_from_source is {'a': '1'}"),
+        ({"build_from_source": None}, "build_from_source is None"),
         ({"allow_pickle": "yes"}, "allow_pickle is 'yes'. Allowed: true, false or a list of versions"),
         ({"allow_pickle": 3}, "allow_pickle is 3"),
         ({"allow_pickle": ["v3"]}, "allow_pickle is ['v3']"),
@@ -187,6 +206,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "replicas": st.integers(0, 4) | JSON,
     "port": st.sampled_from([5000, 9201, 9202]) | JSON,
     "memory": st.sampled_from(["1g", "512m"]) | JSON,
+    "build_from_source": st.lists(st.text() | st.just("a==1")) | JSON,
     "allow_pickle": st.booleans() | st.lists(st.integers(0, 9) | st.text()) | JSON,
     "challenger": st.fixed_dictionaries({"percent": st.integers(0, 100) | JSON}, optional={"alias": JSON}) | JSON,
 }

@@ -63,6 +63,13 @@ INVENTORY: Options = {
                 "`serving_allow_pickle` says.",
                 "type": "raw",
             },
+            "build_from_source": {
+                "description": "Packages, each as `name==version`, that may be built from their source distributions, in a container without a "
+                "network.",
+                "type": "list",
+                "elements": "str",
+                "default": [],
+            },
         },
     },
     "serving_default_model": {

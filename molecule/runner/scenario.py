@@ -14,7 +14,7 @@ from typing import Any
 import docker
 import yaml
 
-from runner import CACHE, ROOT
+from runner import CACHE, ROOT, swap
 from runner.costs import Cost, Meter, Step
 from runner.golden import IMAGE
 from runner.store import Store
@@ -72,6 +72,7 @@ def sweep(names: list[str]) -> None:
     for name in names:
         ours: dict[str, Any] = {"label": f"ma-scenario={name}"}
         for container in engine.containers.list(all=True, filters=ours):
+            swap.off(container)
             container.remove(force=True, v=True)
         for volume in engine.volumes.list(filters=ours):
             volume.remove(force=True)

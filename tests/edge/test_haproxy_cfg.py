@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.templates import ROLES, text_renderer
+
 from .conftest import MODELS, Render
 
 
@@ -197,3 +199,20 @@ def test_who_signs_in_is_asked_where_the_inventory_says_so(render: Render, tmp_p
     config = render("haproxy.cfg.j2", platform_auth=auth, platform_secrets_dir=str(tmp_path))
     assert ("status 401" in section(config, "frontend tracking")) == auth
     assert ("status 401" in section(config, "frontend models")) == auth
+
+
+def test_the_edge_and_mlflow_know_the_same_origins() -> None:
+    names = {"platform_public_names": ["ml.example.com", "2001:db8::1"], "platform_https_port": 8443}
+    expected = [
+        "http://localhost:5000",
+        "http://127.0.0.1:5000",
+        "https://ml.example.com:8443",
+        "https://[2001:db8::1]:8443",
+    ]
+    extra = {"tracking_extra_origins": ["https://wiki.example.com"], **names}
+    allowed = [*expected, "https://wiki.example.com"]
+    told = text_renderer("tracking", **extra)("{{ __tracking_environment.MLFLOW_SERVER_CORS_ALLOWED_ORIGINS }}")
+    assert told.split(",") == allowed
+    rule = text_renderer("edge", **extra)("{{ __platform_tracking_origins | join(' ') }}")
+    assert rule.split() == allowed
+    assert "__platform_tracking_origins" in (ROLES / "edge/templates/haproxy_tracking.j2").read_text()

@@ -48,10 +48,14 @@ def test_what_it_has_not_or_only_uv_can_tell(line: str) -> None:
 
 
 def test_the_key_stands_for_runtime_and_requirements() -> None:
-    assert module.key_of("sha256:1", ["a==1", "b==2"]) == module.key_of("sha256:1", ["b==2", "a==1"])
-    assert (
-        len({module.key_of(*pair) for pair in [("sha256:1", ["a==1"]), ("sha256:2", ["a==1"]), ("sha256:1", [])]}) == 3
-    )
+    assert module.key_of("sha256:1", ["a==1", "b==2"], []) == module.key_of("sha256:1", ["b==2", "a==1"], [])
+    different: list[tuple[str, list[str], list[str]]] = [
+        ("sha256:1", ["a==1"], []),
+        ("sha256:2", ["a==1"], []),
+        ("sha256:1", [], []),
+        ("sha256:1", ["a==1"], ["a==1"]),
+    ]
+    assert len({module.key_of(*parts) for parts in different}) == 4
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -101,7 +105,7 @@ def test_the_runtime_image_has_all(ask: Callable[..., dict[str, Any]]) -> None:
 
 def test_the_newest_image_with_the_same_packages_is_found(ask: Callable[..., dict[str, Any]]) -> None:
     Handler.label = ""
-    key = module.key_of("sha256:r", ["numpy==1.0"])
+    key = module.key_of("sha256:r", ["numpy==1.0"], [])
     assert (ask("numpy==1.0")["key"], ask("numpy==1.0")["image"]) == (key, "")
     Handler.label = key
     assert ask("numpy==1.0")["image"] == "sha256:new"

@@ -116,3 +116,41 @@ def test_the_runtime_image_says_what_it_has(tmp_path: Path) -> None:
     )
     rendered = renderer("runtime_image")("Dockerfile.j2", runtime_image_requirements=str(lock))
     assert 'LABEL mlflow-anywhere.packages="a-b==1.0 d==3"\n' in rendered
+
+
+def test_a_source_is_built_in_the_cage_and_writes_to_bounded_memory_alone() -> None:
+    found = tasks("sources.yml")
+    steps = {
+        name: task["community.docker.docker_container"]
+        for name, task in found.items()
+        if "community.docker.docker_container" in task
+    }
+    fetch, keeper, build, collect = (
+        steps[name] for name in ("Fetch the sources", "Keep it", "Build the sources", "Collect the wheels")
+    )
+    assert fetch["networks"] == [{"name": "{{ platform_name }}-packages"}]
+    for step in (keeper, build, collect):
+        assert step["network_mode"] == "none"
+        assert "networks" not in step
+    # What executes a package writes nothing that outlives it, and what copies what it left executes nothing of it.
+    assert build["volumes"] == ["{{ __serving_files }}/wheels:/fetched:ro", "{{ platform_name }}-built:/built"]
+    assert keeper["volumes"] == ["{{ platform_name }}-built:/built:ro"]
+    assert collect["volumes"] == ["{{ __serving_files }}/wheels:/fetched", "{{ platform_name }}-built:/built:ro"]
+    assert build["log_options"] == {"max-size": "1m", "max-file": "1"}
+    volume = found["Make room in memory for the builds"]["community.docker.docker_volume"]["driver_options"]
+    assert volume["type"] == "tmpfs"
+    assert {"size=512m", "nr_inodes=100k", "nosuid", "nodev"} <= set(volume["o"].split(","))
+    weakens = {
+        "user",
+        "read_only",
+        "cap_drop",
+        "cap_add",
+        "capabilities",
+        "security_opts",
+        "privileged",
+        "image",
+        "memory",
+        "memory_swap",
+        "pids_limit",
+    }
+    assert not any(step.keys() & weakens for step in steps.values())

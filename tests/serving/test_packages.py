@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ensurepip
+import hashlib
 import io
 import os
 import shutil
@@ -53,17 +54,19 @@ class Index:
                 archive.writestr(entry, content)
         return path
 
-    def add_source(self, name: str) -> None:
+    def add_source(self, name: str, files: dict[str, str] | None = None) -> Path:
         """Add a source distribution, whose build executes what it brings."""
         (self.root / name).mkdir()
         with tarfile.open(self.root / name / f"{name}-1.0.tar.gz", "w:gz") as archive:
             for path, text in {
                 "setup.py": SPY,
                 "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+                **(files or {}),
             }.items():
                 member = tarfile.TarInfo(f"{name}-1.0/{path}")
                 member.size = len(text)
                 archive.addfile(member, io.BytesIO(text.encode()))
+        return self.root / name / f"{name}-1.0.tar.gz"
 
 
 @pytest.fixture
@@ -114,6 +117,8 @@ def place(environments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "fetched").mkdir()
     monkeypatch.setattr(packages, "FETCHED", tmp_path / "fetched")
     monkeypatch.setattr(packages, "PACKAGES", environments / "packages")
+    (tmp_path / "built").mkdir()
+    monkeypatch.setattr(packages, "BUILT", tmp_path / "built")
     monkeypatch.setattr(packages, "RUNTIME_PYTHON", str(environments / "runtime/bin/python"))
     monkeypatch.setattr(packages, "MODEL_PYTHON", str(environments / "model/bin/python"))
     monkeypatch.setattr(packages, "PYTHON", sys.executable)
@@ -188,6 +193,7 @@ def test_a_package_without_a_wheel_is_refused_with_its_name_and_a_way_out(index:
     assert "\nonlysource: no wheel fits. Only wheels are installed" in str(refusal.value)
     assert "pip_requirements=[...]" in str(refusal.value)
     assert "runtime_image_index_url" in str(refusal.value)
+    assert f'build_from_source: ["onlysource=={"VERSION" if needs else "1.0"}"]' in str(refusal.value)
     assert not spy.exists()
     assert not [path for path in index.asked if path.endswith(".tar.gz")]
 
@@ -295,3 +301,179 @@ def test_the_program_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "argv", ["-c", "fetch"])
     with pytest.raises(SystemExit, match="unknown was not found"):
         packages.main()
+
+
+# A build of its own, so that no test needs setuptools: it writes a wheel as a builder does, and says that it ran.
+BACKEND = """
+import os, zipfile
+open(os.environ["SPY"], "a").write("executed\\n")
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    info, name = "onlysource-1.0.dist-info", "onlysource-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
+        wheel.writestr("onlysource.py", "import tool" if TOOL else "x = 1")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: onlysource\\nVersion: 1.0\\nRequires-Dist: seven\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return name
+"""
+
+
+def project(requires: str = "[]", backend: str = BACKEND.replace("TOOL", "False")) -> dict[str, str]:
+    """What a source distribution with a build of its own holds."""
+    system = f'[build-system]\nrequires = {requires}\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    return {"pyproject.toml": system, "backend.py": backend}
+
+
+def allow(*sources: str, requirements: str = "onlysource==1.0") -> None:
+    (packages.FETCHED / "sources.txt").write_text("\n".join([*sources, ""]))
+    (packages.FETCHED / "requirements.txt").write_text(f"{requirements}\n")
+
+
+def test_what_is_allowed_is_built_and_installed_with_what_it_needs(index: Index, place: Path, spy: Path) -> None:
+    index.add_source("onlysource", project('["tool>=1"]', "import tool\n" + BACKEND.replace("TOOL", "True")))
+    index.add("tool", "1.5", {"tool.py": ""})
+    index.add("seven", "7.0", {"seven.py": ""})
+    allow("OnlySource==1.0")
+    packages.fetch_sources()
+    # Fetching executes nothing.
+    assert not spy.exists()
+    assert (packages.FETCHED / "sources/onlysource/wheels/tool-1.5-py3-none-any.whl").exists()
+    packages.build_sources()
+    assert spy.exists()
+    packages.collect()
+    packages.fetch()
+    packages.install()
+    assert (place / "onlysource.py").read_text() == "import tool"
+    assert (place / "seven.py").exists()
+    # What the build needs is no package of the model.
+    assert not (place / "tool.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("requires", "said"),
+    [
+        (
+            '["onlytool"]',
+            "onlysource-1.0.tar.gz cannot be built: what its build needs (onlytool) cannot be had as wheels",
+        ),
+        ('["nowhere"]', "what its build needs (nowhere) cannot be had as wheels"),
+        ('["a @ http://127.0.0.1/a.tar.gz"]', "'a @ http://127.0.0.1/a.tar.gz' for its build; only names of packages"),
+        ('["--index-url=http://127.0.0.1/"]', "'--index-url=http://127.0.0.1/' for its build"),
+        ('["a\\n-r /etc/passwd"]', "for its build; only names of packages with versions are allowed"),
+        ('["./a"]', "'./a' for its build"),
+        ('"a"', "for its build"),
+        ("[1]", "'1' for its build"),
+        ("[", "is no source distribution that can be read"),
+    ],
+)
+def test_what_a_build_needs_are_wheels(index: Index, spy: Path, requires: str, said: str) -> None:
+    index.add_source("onlytool")
+    index.add_source("onlysource", project(requires))
+    allow("onlysource==1.0")
+    with pytest.raises(packages.PackagesError) as refusal:
+        packages.fetch_sources()
+    assert said in str(refusal.value)
+    assert "runtime_image_index_url" in str(refusal.value) or "can be read" in said
+    assert not spy.exists()
+
+
+def test_without_a_statement_setuptools_builds(index: Index) -> None:
+    assert packages.builders(index.add_source("onlysource")) == ["setuptools>=40.8.0", "wheel"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08" + b"\0" * 40])
+def test_a_source_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a-1.0.tar.gz").write_bytes(content)
+    with pytest.raises(packages.PackagesError, match=r"a-1\.0\.tar\.gz is no source distribution that can be read"):
+        packages.builders(tmp_path / "a-1.0.tar.gz")
+
+
+def test_a_source_that_unpacks_to_more_than_there_is_room_for_is_refused(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "LARGEST_UNPACKED", 100)
+    archive = index.add_source("onlysource", {"large.txt": "x" * 101})
+    with pytest.raises(packages.PackagesError, match="becomes more than 100 bytes"):
+        packages.builders(archive)
+
+
+def test_another_source_than_the_model_asks_for_is_refused(index: Index, place: Path, spy: Path) -> None:
+    content = index.add_source("onlysource", project()).read_bytes()
+    index.add("seven", "7.0", {"seven.py": ""})
+    allow("onlysource==1.0", requirements=f"onlysource==1.0 --hash=sha256:{'0' * 64}")
+    with pytest.raises(packages.PackagesError, match="which is none of those that the model asks for"):
+        packages.fetch_sources()
+    assert not spy.exists()
+    shutil.rmtree(packages.FETCHED / "sources")
+    own = hashlib.sha256(content).hexdigest()
+    allow("onlysource==1.0", requirements=f"onlysource==1.0 --hash=sha256:{own}")
+    packages.fetch_sources()
+    packages.build_sources()
+    packages.collect()
+    packages.fetch()
+    packages.install()
+    assert (place / "onlysource.py").exists()
+
+
+@pytest.mark.parametrize("source", ["onlysource==2.0", "another==1.0"])
+def test_a_source_that_the_index_does_not_have_is_named(index: Index, source: str) -> None:
+    index.add_source("onlysource", project())
+    allow(source)
+    with pytest.raises(packages.PackagesError) as refusal:
+        packages.fetch_sources()
+    assert source in str(refusal.value) or "404" in str(refusal.value)
+
+
+def test_what_is_not_allowed_is_still_refused(index: Index, spy: Path) -> None:
+    index.add_source("onlysource", project())
+    index.add_source("another", project())
+    allow("another==1.0")
+    with pytest.raises(packages.PackagesError, match="onlysource: no wheel fits"):
+        packages.fetch()
+    assert not spy.exists()
+
+
+def test_a_build_that_fails_shows_what_it_said(index: Index) -> None:
+    index.add_source("onlysource", project(backend="raise SystemExit('there is no compiler')"))
+    allow("onlysource==1.0")
+    packages.fetch_sources()
+    with pytest.raises(packages.PackagesError, match=r"(?s)cannot be built without a network.*there is no compiler"):
+        packages.build_sources()
+
+
+def test_of_what_a_build_leaves_only_the_wheel_that_was_asked_for_is_taken(tmp_path: Path) -> None:
+    allow("onlysource==1.0")
+    wheels = packages.BUILT / "wheels"
+    wheels.mkdir()
+    (packages.FETCHED / "built").mkdir()
+    (wheels / "six-1.17.0-py3-none-any.whl").write_bytes(b"")
+    (wheels / "onlysource-2.0-py3-none-any.whl").write_bytes(b"")
+    with pytest.raises(packages.PackagesError, match="left 0 wheels"):
+        packages.collect()
+    wheel = wheels / "onlysource-1.0-py3-none-any.whl"
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    wheel.symlink_to(secret)
+    with pytest.raises(OSError, match="symbolic"):
+        packages.collect()
+    wheel.unlink()
+    os.mkfifo(wheel)
+    with pytest.raises(packages.PackagesError, match="is no file"):
+        packages.collect()
+    wheel.unlink()
+    wheel.write_bytes(b"good")
+    packages.collect()
+    assert [path.name for path in (packages.FETCHED / "built").iterdir()] == [wheel.name]
+
+
+def test_the_password_of_an_index_goes_to_its_own_host_alone() -> None:
+    index = "https://user:secret@index.example/simple/"
+    same, other = "https://index.example/files/a-1.0.tar.gz", "https://elsewhere.example/a-1.0.tar.gz"
+    assert packages.credentials_of(index, same) == "https://user:secret@index.example/files/a-1.0.tar.gz"
+    assert packages.credentials_of(index, other) == other
+    with pytest.raises(packages.PackagesError, match="is no address of a package index"):
+        packages.ask("file:///etc/passwd", 10)
+
+
+def test_the_index_is_that_of_pip_where_none_is_named() -> None:
+    assert packages.default_index().startswith("https://")

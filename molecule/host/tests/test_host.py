@@ -135,8 +135,6 @@ def neighbour() -> Iterator[Callable[[Instance], Neighbour]]:
 
     yield make
     for machine in made:
-        # A file that is in use as swap cannot be removed with its volume.
-        machine.instance.host.run("swapoff /var/lib/docker/swapfile")
         machine.remove()
 
 
