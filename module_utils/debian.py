@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 # Lists that could not be fetched are an error here: by default apt goes on with old ones, or with none. The last line says that nothing was cut off.
 SCRIPT = """set -e
-apt-get -qq -o APT::Update::Error-Mode=any update >&2
+apt-get -qq -o APT::Update::Error-Mode=any -o Acquire::Languages=none update >&2
 [ -n "$(find /var/lib/apt/lists -name '*Packages*' | head -n 1)" ] || { echo 'apt has no list of packages' >&2; exit 1; }
 apt-get -qq --simulate dist-upgrade
 echo complete"""
