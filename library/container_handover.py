@@ -55,7 +55,6 @@ seconds:
 """
 
 import contextlib
-import datetime
 import os
 import shutil
 import subprocess
@@ -86,15 +85,17 @@ def published(container: dict[str, Any]) -> list[tuple[str, int]]:
     ]
 
 
-def hold_rules(ports: list[tuple[str, int]], until: datetime.datetime) -> dict[str, list[list[str]]]:
+def hold_rules(ports: list[tuple[str, int]], until: float) -> dict[str, list[list[str]]]:
     """Return, by program, the rules that drop the first packet of each connection to the ports until then."""
+    # The kernel reads it in UTC.
+    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(until))
     rules: dict[str, list[list[str]]] = {}
     for address, port in ports:
         programs = ["ip6tables"] if ":" in address else ["iptables"] if address else ["iptables", "ip6tables"]
         for program in programs:
             rule = ["-p", "tcp", "--syn", "--dport", str(port), "-m", "addrtype", "--dst-type", "LOCAL"]
             rule += [] if address in {"", "0.0.0.0", "::"} else ["-d", address]  # noqa: S104 - compared, not bound
-            rule += ["-m", "time", "--datestop", until.strftime("%Y-%m-%dT%H:%M:%S"), "-j", "DROP"]
+            rule += ["-m", "time", "--datestop", end, "-j", "DROP"]
             rules.setdefault(program, []).append(rule)
     return rules
 
@@ -117,8 +118,7 @@ def release(program: str) -> None:
 @contextlib.contextmanager
 def held(ports: list[tuple[str, int]], seconds: int) -> Iterator[bool]:
     """Let new connections to the ports wait; tell whether all do."""
-    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-    rules = hold_rules(ports, until)
+    rules = hold_rules(ports, time.time() + seconds)
     usable = os.geteuid() == 0 and all(shutil.which(program) for program in rules)
     if not usable:
         yield False
@@ -128,8 +128,8 @@ def held(ports: list[tuple[str, int]], seconds: int) -> Iterator[bool]:
         for program, listed in rules.items():
             release(program)
             done &= filter_packets(program, "-N", CHAIN)
-            done &= all([filter_packets(program, "-A", CHAIN, *rule) for rule in listed])
-            done &= all([filter_packets(program, "-I", hook, "-j", CHAIN) for hook in ("PREROUTING", "OUTPUT")])
+            done &= all(filter_packets(program, "-A", CHAIN, *rule) for rule in listed)
+            done &= all(filter_packets(program, "-I", hook, "-j", CHAIN) for hook in ("PREROUTING", "OUTPUT"))
         yield done
     finally:
         for program in rules:
@@ -148,8 +148,8 @@ class Handover:
         """Return what the engine says of a container; empty where there is none."""
         return self._engine.get(f"/containers/{quote(name)}/json") or {}
 
-    def _do(self, name: str, verb: str, **query: Any) -> None:
-        self._engine.post(f"/containers/{quote(name)}/{verb}?{urlencode(query)}")
+    def _do(self, container: str, verb: str, **query: Any) -> None:
+        self._engine.post(f"/containers/{quote(container)}/{verb}?{urlencode(query)}")
 
     def stop(self, name: str, seconds: int) -> None:
         """Stop a container; what it does not end in time is ended."""

@@ -222,7 +222,7 @@ def build(engine: Any, parameters: dict[str, Any], label: str, *, cached: bool =
 def newer_in(engine: Any, image: dict[str, Any]) -> list[Any]:
     """Return what Debian has newer than the image. Its lists are kept beside the images of the platform, for the next one."""
     lists = f"{str((image.get('RepoTags') or ['image'])[0]).partition('/')[0]}-package-lists"
-    return newer_packages(lambda specification: engine.run(specification), image["Id"], proxies_of_host(), lists)
+    return newer_packages(engine.run, image["Id"], proxies_of_host(), lists)
 
 
 def main() -> None:

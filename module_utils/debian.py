@@ -31,6 +31,7 @@ class Newer(NamedTuple):
     security: bool
 
     def __str__(self) -> str:
+        """One line for a person."""
         return f"{self.name} {self.had or 'missing'} -> {self.has}{' (security)' if self.security else ''}"
 
 

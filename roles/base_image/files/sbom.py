@@ -55,7 +55,7 @@ def distributions(root: str) -> Iterator[dict[str, str]]:
         if place == root:
             directories[:] = [name for name in directories if name not in LEFT_OUT]
         for name in sorted(directories + files):
-            metadata = {".dist-info": ["METADATA"], ".egg-info": ["PKG-INFO", ""]}.get(name[-10:], [])
+            metadata = {".dist-info": ["METADATA"], ".egg-info": ["PKG-INFO", ""]}.get(os.path.splitext(name)[1], [])  # noqa: PTH122
             for file in metadata:
                 found = head(os.path.join(place, name, file) if file else os.path.join(place, name))  # noqa: PTH118
                 if found.get("name") and found.get("version"):
