@@ -219,10 +219,10 @@ def build(engine: Any, parameters: dict[str, Any], label: str, *, cached: bool =
                 raise BuildError(step["error"], "\n".join(lines[-LOG_LINES:]))
 
 
-def newer_in(engine: Any, image: dict[str, Any]) -> list[Any]:
+def newer_in(engine: Any, image: dict[str, Any]) -> list[str]:
     """Return what Debian has newer than the image. Its lists are kept beside the images of the platform, for the next one."""
     lists = f"{str((image.get('RepoTags') or ['image'])[0]).partition('/')[0]}-package-lists"
-    return newer_packages(engine.run, image["Id"], proxies_of_host(), lists)
+    return [str(package) for package in newer_packages(engine.run, image["Id"], proxies_of_host(), lists)]
 
 
 def main() -> None:
@@ -265,7 +265,7 @@ def main() -> None:
         had = ((before.get("Config") or {}).get("Labels") or {}).get(DIGEST_LABEL, "")
         diff = {"before": f"{ref} {had or 'does not exist'}\n", "after": f"{ref} {label}\n"}
         asks = parameters["renew"] == "outdated" and had == label
-        newer = [str(package) for package in newer_in(engine, before)] if asks else []
+        newer = newer_in(engine, before) if asks else []
         if had == label and not newer and parameters["renew"] != "always":
             module.exit_json(changed=False, image=before["Id"], newer=newer)
         if newer:
