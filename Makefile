@@ -15,12 +15,15 @@ export LC_ALL := C.UTF-8
 unexport PYTHONDONTWRITEBYTECODE
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY) $(ARGS)
 
-.PHONY: help up check smoke train serve down test lint unit molecule affected bench campaign docs lock
+.PHONY: help up update check smoke train serve down audit test lint unit molecule affected bench campaign docs lock
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 up: .venv/.up ## bare host to served models; ends with a summary of URLs and versions
 	$(PLAYBOOK) site.yml
+
+update: .venv/.up ## images with the newest packages of Debian and the locked ones of Python, rolled out
+	$(PLAYBOOK) playbooks/update.yml
 
 check: .venv/.up ## dry run of `up` that shows every difference
 	$(PLAYBOOK) site.yml --check --diff
@@ -56,6 +59,9 @@ molecule: .venv/.test ## scenarios in test instances (SCENARIO=name runs one)
 affected: .venv/.test .cache/checkers/made ## what a change can touch, since BASE or since each scenario was green
 	.venv/bin/python molecule/run.py --affected $(if $(LIMIT),--limit $(LIMIT)) $(if $(BASE),--base $(BASE))
 
+audit: .cache/audit/made ## known vulnerabilities in locked packages and images (ARGS=--locks-only leaves the images out)
+	.venv/bin/python tools/audit.py $(ARGS)
+
 bench: .venv/.test ## measure a platform in a test instance, then the prediction API against its peers
 	@status=0; .venv/bin/python -m bench || status=$$?; .venv/bin/python -m bench serving || status=$$?; exit $$status
 
@@ -73,6 +79,7 @@ lock: .venv/.up ## renew the locked requirements from the .in files
 		--python-version 3.13 --python-platform linux requirements.in -o requirements.txt
 	cd roles/certificate/files && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --generate-hashes --no-annotate \
 		--python-version 3.13 --python-platform linux requirements.in -o requirements.txt
+	cd tools && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --python-version 3.11 audit.in -o audit.txt
 	cd tests/serving/clients && $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate \
 		--python-version 3.11 kserve.in -o kserve.txt
 	cd bench/serving/peers && for peer in *.in; do $(CURDIR)/.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \
@@ -86,6 +93,13 @@ lock: .venv/.up ## renew the locked requirements from the .in files
 .venv/.test: requirements-dev.txt .venv/.up
 	@echo 'Installing what checks the repository into .venv'
 	@tools/venv requirements-dev.txt
+	@touch $@
+
+# An environment of its own: what it needs has nothing to do with what runs the playbooks.
+.cache/audit/made: tools/audit.txt .venv/.up
+	@echo 'Installing what looks up known vulnerabilities into .cache/audit'
+	@.venv/bin/uv venv --quiet --clear --python .venv/bin/python .cache/audit
+	@UV_SYSTEM_CERTS=1 .venv/bin/uv pip install --quiet --require-hashes --python .cache/audit/bin/python -r tools/audit.txt
 	@touch $@
 
 # Where it cannot be made, it says so and the tests that need it are skipped.

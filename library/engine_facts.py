@@ -75,6 +75,9 @@ engine:
     ports:
       description: The TCP ports of the host that each running container publishes, by its name.
       type: dict
+    running:
+      description: The id of the image of each running container, by its name.
+      type: dict
     free_mib:
       description: Free disk space for the engine's data in MiB.
       type: int
@@ -245,6 +248,9 @@ def facts(path: str, usage_label: str = "") -> dict[str, Any]:
                 {port["PublicPort"] for port in container["Ports"] if port.get("PublicPort") and port["Type"] == "tcp"}
             )
             for container in listed["containers"]
+        },
+        "running": {
+            container["Names"][0].removeprefix("/"): container.get("ImageID", "") for container in listed["containers"]
         },
         "free_mib": free_mib(root_dir),
         "memory_mib": memory_mib((PROC / "meminfo").read_text()),

@@ -53,6 +53,13 @@ options:
     description: Build arguments that do not decide what the image holds.
     type: dict
     default: {}
+  renew:
+    description:
+      - Whether the image is built anew although nothing that goes in has changed, and without what the engine kept of earlier builds.
+      - V(outdated) asks Debian whether it has newer packages than those in the image. Where that cannot be found out, the module fails.
+    type: str
+    choices: [never, outdated, always]
+    default: never
   network:
     description:
       - Network of the RUN steps. The host's own makes its name resolution and proxies work unchanged, and is for the platform's own images.
@@ -90,6 +97,11 @@ seconds:
   description: How long the build took.
   returned: changed
   type: float
+newer:
+  description: The packages that Debian has newer versions of, as C(name had -> has).
+  returned: success
+  type: list
+  elements: str
 """
 
 import base64
@@ -105,6 +117,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.debian import LookupFailedError, newer_packages
 from ansible.module_utils.engine import Engine, EngineError, socket_path
 
 DIGEST_LABEL = "mlflow-anywhere.inputs"
@@ -177,10 +190,15 @@ def write_context(target: IO[bytes], dockerfile: str, files: list[dict[str, Any]
                 archive.addfile(member, source)
 
 
-def build(engine: Any, parameters: dict[str, Any], label: str) -> None:
+def proxies_of_host() -> dict[str, str]:
+    """Return the variables that tell how this host gets out."""
+    return {name: os.environ[name] for name in PROXIES if os.environ.get(name)}
+
+
+def build(engine: Any, parameters: dict[str, Any], label: str, *, cached: bool = True) -> None:
     """Build the image; raise BuildError with the end of the build's output."""
     lines: list[str] = []
-    proxies = {name: os.environ[name] for name in PROXIES if os.environ.get(name) and parameters["network"] != "none"}
+    proxies = proxies_of_host() if parameters["network"] != "none" else {}
     with tempfile.TemporaryFile() as context:
         write_context(context, parameters["dockerfile"], parameters["files"])
         context.seek(0)
@@ -188,6 +206,8 @@ def build(engine: Any, parameters: dict[str, Any], label: str) -> None:
             "t": parameters["ref"],
             "rm": 1,
             "forcerm": 1,
+            # What the engine kept of earlier builds has the packages of then.
+            "nocache": int(not cached),
             "networkmode": parameters["network"],
             # The engine keeps the proxies out of the image's history by itself.
             "buildargs": {**proxies, **{key: str(value) for key, value in parameters["args"].items()}},
@@ -197,6 +217,12 @@ def build(engine: Any, parameters: dict[str, Any], label: str) -> None:
             lines += str(step.get("stream", "")).splitlines()
             if "error" in step:
                 raise BuildError(step["error"], "\n".join(lines[-LOG_LINES:]))
+
+
+def newer_in(engine: Any, image: dict[str, Any]) -> list[str]:
+    """Return what Debian has newer than the image. Its lists are kept beside the images of the platform, for the next one."""
+    lists = f"{str((image.get('RepoTags') or ['image'])[0]).partition('/')[0]}-package-lists"
+    return [str(package) for package in newer_packages(engine.run, image["Id"], proxies_of_host(), lists)]
 
 
 def main() -> None:
@@ -223,6 +249,7 @@ def main() -> None:
             },
             "inputs": {"type": "raw"},
             "args": {"type": "dict", "default": {}},
+            "renew": {"type": "str", "choices": ["never", "outdated", "always"], "default": "never"},
             "network": {"type": "str", "default": "host"},
             "timeout": {"type": "int", "default": 900},
         },
@@ -237,17 +264,22 @@ def main() -> None:
         before = engine.image(ref)
         had = ((before.get("Config") or {}).get("Labels") or {}).get(DIGEST_LABEL, "")
         diff = {"before": f"{ref} {had or 'does not exist'}\n", "after": f"{ref} {label}\n"}
-        if had == label:
-            module.exit_json(changed=False, image=before["Id"])
+        asks = parameters["renew"] == "outdated" and had == label
+        newer = newer_in(engine, before) if asks else []
+        if had == label and not newer and parameters["renew"] != "always":
+            module.exit_json(changed=False, image=before["Id"], newer=newer)
+        if newer:
+            diff["after"] += "".join(f"{line}\n" for line in newer)
         if module.check_mode:
-            module.exit_json(changed=True, image="", diff=diff)
+            module.exit_json(changed=True, image="", diff=diff, newer=newer)
         began = time.monotonic()
-        build(engine, parameters, label)
+        build(engine, parameters, label, cached=parameters["renew"] == "never")
         image = engine.image(ref)["Id"]
-        module.exit_json(changed=True, image=image, diff=diff, seconds=round(time.monotonic() - began, 2))
+        seconds = round(time.monotonic() - began, 2)
+        module.exit_json(changed=True, image=image, diff=diff, newer=newer, seconds=seconds)
     except BuildError as error:
         module.fail_json(msg=f"{ref} could not be built: {error}\n{error.log}")
-    except (EngineError, OSError) as error:
+    except (EngineError, LookupFailedError, OSError) as error:
         module.fail_json(msg=f"{ref} could not be built: {error}")
 
 

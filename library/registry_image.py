@@ -71,6 +71,10 @@ digests:
   description: The digest of each image in the registry, empty where a dry run would push it.
   returned: always
   type: dict
+ids:
+  description: The id of each image that was pushed or pulled, as this host has it.
+  returned: always
+  type: dict
 moved:
   description: The images that were pushed, pulled or removed.
   returned: always
@@ -249,7 +253,7 @@ class Host:
 
 def distribute(shelf: Shelf, host: Any, params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     """Push or pull what is missing."""
-    digests, moved = {}, []
+    digests, ids, moved = {}, {}, []
     for image in params["images"]:
         digest, there = shelf.manifest(image)
         here = host.identity(image)
@@ -263,7 +267,8 @@ def distribute(shelf: Shelf, host: Any, params: dict[str, Any], *, check_mode: b
             elif params["state"] == "pushed":
                 digest = ""
         digests[image] = digest
-    return {"changed": bool(moved), "digests": digests, "moved": moved}
+        ids[image] = host.identity(image)
+    return {"changed": bool(moved), "digests": digests, "ids": ids, "moved": moved}
 
 
 def trim(shelf: Shelf, host: Any, params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
@@ -283,7 +288,7 @@ def trim(shelf: Shelf, host: Any, params: dict[str, Any], *, check_mode: bool) -
             # Where a container needs the image, the engine keeps the last name.
             gone = [name for name in names if not check_mode and host.remove(name)]
             removed += names if check_mode else gone
-    return {"changed": bool(removed), "digests": {}, "moved": removed}
+    return {"changed": bool(removed), "digests": {}, "ids": {}, "moved": removed}
 
 
 def main() -> None:
@@ -307,7 +312,7 @@ def main() -> None:
     if module.check_mode and not Path(params["ca_path"]).exists():
         # A dry run of hosts that have no registry yet.
         module.exit_json(
-            changed=bool(params["images"]), digests=dict.fromkeys(params["images"], ""), moved=params["images"]
+            changed=bool(params["images"]), digests=dict.fromkeys(params["images"], ""), ids={}, moved=params["images"]
         )
     act = trim if params["state"] in ("trimmed", "dropped") else distribute
     try:

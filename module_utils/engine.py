@@ -91,6 +91,18 @@ class Engine(http.client.HTTPConnection):
         output, errors = ("".join(text for stream, text in pieces if stream == number) for number in (1, 2))
         return int(state["ExitCode"]), output, errors
 
+    def run(self, specification: dict[str, Any]) -> tuple[int, str, str]:
+        """Run a container to its end and remove it; return its exit code and both its outputs."""
+        place = f"/containers/{self.post('/containers/create', specification)['Id']}"
+        try:
+            self.post(f"{place}/start")
+            code = int(self.post(f"{place}/wait")["StatusCode"])
+            pieces = list(frames(self.ask("GET", f"{place}/logs?stdout=1&stderr=1")))
+        finally:
+            self.ask("DELETE", f"{place}?force=1&v=1")
+        output, errors = ("".join(text for stream, text in pieces if stream == number) for number in (1, 2))
+        return code, output, errors
+
     def image(self, ref: str) -> dict[str, Any]:
         """Return what the engine says of an image, or an empty dict."""
         return self.get(f"/images/{quote(ref)}/json") or {}

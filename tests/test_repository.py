@@ -17,7 +17,7 @@ PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "d
 LOCKS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("requirements*.txt")) + [
     f"roles/runtime_image/files/{name}.txt" for name in ("requirements", "uv")
 ]
-LOCKS += ["roles/certificate/files/requirements.txt"]
+LOCKS += ["roles/certificate/files/requirements.txt", "tools/audit.txt"]
 LOCKS += [
     path.relative_to(ROOT).as_posix()
     for place in ("bench/serving/peers", "tests/serving/clients")

@@ -2,12 +2,16 @@
 
 import base64
 import io
+import json
 import os
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import basic
+from ansible.module_utils.testing import patch_module_args
 
 from library import image_build as module
 
@@ -177,3 +181,87 @@ def test_a_build_without_a_network_gets_no_proxies(monkeypatch: pytest.MonkeyPat
     module.build(engine, parameters(network="none"), "d")
     assert engine.asked["networkmode"] == "none"
     assert engine.asked["buildargs"] == {}
+
+
+class Renewing:
+    """An engine with one image, whose build and whose apt are simulated."""
+
+    def __init__(self, label: str, apt: str = "complete\n", code: int = 0) -> None:
+        self.label = label
+        self.apt = apt
+        self.code = code
+        self.asked = 0
+        self.built: list[dict[str, Any]] = []
+
+    def image(self, ref: str) -> dict[str, Any]:
+        identity = f"sha256:{len(self.built)}"
+        return {"Id": identity, "RepoTags": [ref], "Config": {"Labels": {module.DIGEST_LABEL: self.label}}}
+
+    def run(self, _: dict[str, Any]) -> tuple[int, str, str]:
+        self.asked += 1
+        return self.code, self.apt, "E: no network"
+
+    def build(self, _: Any, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        self.built.append(options)
+        yield {"stream": "done"}
+
+
+NEWER = "Inst haproxy [3.0-1] (3.0-2 Debian-Security:13/stable-security [amd64])\ncomplete\n"
+SAME = module.digest("FROM scratch\n", [], None, [])
+
+
+@pytest.fixture
+def renewed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Run the module on a simulated engine and return its result."""
+
+    def call(engine: Renewing, renew: str, *, check: bool = False) -> dict[str, Any]:
+        monkeypatch.setattr(module, "Engine", lambda *_: engine)
+        monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy")
+        given = {"ref": "ours/edge:3.0", "dockerfile": "FROM scratch\n", "renew": renew, "_ansible_check_mode": check}
+        with patch_module_args(given), pytest.raises(SystemExit):
+            module.main()
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("label", "apt", "renew", "asked", "built"),
+    [
+        (SAME, NEWER, "never", 0, []),
+        (SAME, NEWER, "outdated", 1, [1]),
+        (SAME, "complete\n", "outdated", 1, []),
+        (SAME, "complete\n", "always", 0, [1]),
+        # What goes in has changed anyway; the packages are fetched anew in an update, and else where the engine has kept none.
+        ("other", NEWER, "never", 0, [0]),
+        ("other", NEWER, "outdated", 0, [1]),
+    ],
+)
+def test_an_image_is_renewed_only_where_debian_has_newer_packages(
+    label: str,
+    apt: str,
+    renew: str,
+    asked: int,
+    built: list[int],
+    renewed: Callable[..., dict[str, Any]],
+) -> None:
+    engine = Renewing(label, apt)
+    result = renewed(engine, renew)
+    assert (engine.asked, [options["nocache"] for options in engine.built]) == (asked, built)
+    assert result["changed"] == bool(built)
+    assert result["newer"] == (["haproxy 3.0-1 -> 3.0-2 (security)"] if asked and apt == NEWER else [])
+
+
+def test_where_debian_does_not_answer_nothing_is_called_current(renewed: Callable[..., dict[str, Any]]) -> None:
+    engine = Renewing(SAME, code=100)
+    result = renewed(engine, "outdated")
+    assert "apt ended with 100: E: no network" in result["msg"]
+    assert engine.built == []
+
+
+def test_a_dry_run_asks_and_builds_nothing(renewed: Callable[..., dict[str, Any]]) -> None:
+    engine = Renewing(SAME, NEWER)
+    result = renewed(engine, "outdated", check=True)
+    assert (result["changed"], result["image"], engine.built) == (True, "", [])
+    assert "haproxy 3.0-1 -> 3.0-2" in result["diff"]["after"]

@@ -195,3 +195,44 @@ def test_builds_use_nothing_of_a_model_but_its_checked_requirements() -> None:
     assert "conda" not in dockerfile
     assert "python_env" not in dockerfile
     assert "/opt/model/requirements.txt" not in dockerfile
+
+
+def removed(render: Render, keep: int) -> list[str]:
+    """Images of models that a run removes: iris has two that were made of an earlier runtime image, and three newer ones."""
+    ages = {"model-iris:v5": 90, "model-iris:v4": 80, "model-iris:v3": 70, "runtime:3.17.2": 60}
+    ages |= {"model-iris:v2": 50, "model-iris:v1": 40, "model-digits:v1": 30}
+    images = [
+        {"tag": f"mlflow-anywhere/{name}", "id": f"sha256:{age}", "created": age}
+        for name, age in sorted(ages.items(), key=lambda item: -item[1])
+    ]
+    found: list[str] = json.loads(
+        render(
+            "{{ __serving_old_images | to_json }}",
+            __serving_host={"engine": {"images": images}},
+            __serving_images={image["tag"]: image["id"] for image in images},
+            __serving_rollout={"services": {"a": {"image": "mlflow-anywhere/model-iris:v5"}}, "kept": {}},
+            __serving_deployments=[],
+            serving_keep_images=keep,
+        )
+    )
+    return sorted(name.partition("/")[2] for name in found)
+
+
+def test_images_of_an_earlier_runtime_image_go_and_of_the_others_the_newest_stay(render: Render) -> None:
+    earlier = ["model-digits:v1", "model-iris:v1", "model-iris:v2"]
+    assert removed(render, 2) == earlier
+    assert removed(render, 1) == [*earlier, "model-iris:v3"]
+    assert removed(render, 0) == [*earlier, "model-iris:v3", "model-iris:v4"]
+
+
+def test_a_service_keeps_its_image_whatever_it_was_made_of(render: Render) -> None:
+    images = [{"tag": "mlflow-anywhere/runtime:3.17.2", "id": "sha256:1", "created": 9}]
+    images += [{"tag": "mlflow-anywhere/model-iris:v1", "id": "sha256:2", "created": 1}]
+    text = render(
+        "{{ __serving_old_images | to_json }}",
+        __serving_host={"engine": {"images": images}},
+        __serving_images={str(image["tag"]): image["id"] for image in images},
+        __serving_rollout={"services": {"a": {"image": "mlflow-anywhere/model-iris:v1"}}, "kept": {}},
+        __serving_deployments=[],
+    )
+    assert json.loads(text) == []
