@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 LABEL = "mlflow-anywhere.platform"
 # The oldest version of the engine's API that the platform runs on.
 API = "/v1.41"
+# For an answer of the engine, and for the end and the new start of a container.
 ENGINE_SECONDS = 30.0
+REPLACE_SECONDS = 180.0
 EVERY = 1.0
 PATIENCE = 3.0
 # What a container has left to end by itself. A paused database closes its files within it.
@@ -90,8 +92,8 @@ class Engine(Protocol):
 class Connection(http.client.HTTPConnection):
     """HTTP over the engine's socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=ENGINE_SECONDS)
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
         self.path = path
 
     def connect(self) -> None:
@@ -107,7 +109,7 @@ class Docker:
         self.path = path
         self.filters = quote(json.dumps({"label": [f"{LABEL}={platform}"], "status": ["running", "paused"]}))
         # One for the questions; each restart, which takes seconds, has its own.
-        self.connection = Connection(path)
+        self.connection = Connection(path, ENGINE_SECONDS)
 
     def containers(self) -> list[Container]:
         found = self._ask(self.connection, "GET", f"/containers/json?filters={self.filters}")
@@ -134,7 +136,7 @@ class Docker:
     def replace(self, container: Container) -> None:
         # A container that was stopped by name stays so; one that is restarted does not.
         what = "kill?signal=KILL" if container.service else f"restart?t={GRACE}"
-        connection = Connection(self.path)
+        connection = Connection(self.path, REPLACE_SECONDS)
         try:
             self._ask(connection, "POST", f"/containers/{container.id}/{what}")
         finally:
