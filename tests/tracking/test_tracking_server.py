@@ -83,7 +83,7 @@ def test_the_settings_are_those_that_mlflow_server_hands_on() -> None:
         assert name in settings
 
 
-async def mlflow(scope: Any, receive: Any, send: Any) -> None:
+async def mlflow(*_: Any) -> None:
     raise AssertionError("it was handed on")
 
 

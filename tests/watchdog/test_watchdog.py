@@ -102,7 +102,7 @@ def test_what_is_well_is_left_alone(world: World) -> None:
 def test_what_is_paused_or_stopped_is_replaced_when_it_lasts(world: World, what: str) -> None:
     world.engine.found = [container(paused=what == "paused")]
     world.processes.names = "12 (postgres)" if what == "stopped" else ""
-    world.pass_by(PATIENCE)
+    world.pass_by(3)
     assert world.replaced == []
     world.pass_by(1)
     assert world.replaced == ["database"]
@@ -112,7 +112,7 @@ def test_what_is_paused_or_stopped_is_replaced_when_it_lasts(world: World, what:
 def test_a_short_pause_is_nothing(world: World) -> None:
     for _ in range(10):
         world.engine.found = [container(paused=True)]
-        world.pass_by(PATIENCE)
+        world.pass_by(3)
         world.engine.found = [container()]
         world.pass_by(1)
     assert world.replaced == []
@@ -210,6 +210,14 @@ def test_a_replacement_that_fails_is_told_and_tried_again(world: World) -> None:
 # Processes.
 
 
+def soon(look: Callable[[], Any]) -> Any:
+    """What is seen as soon as it is something; the kernel takes its time."""
+    until = time.monotonic() + 20
+    while not (found := look()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return found
+
+
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     """A process with a child, as an init with its server is."""
@@ -225,12 +233,9 @@ def test_a_stopped_process_is_found_below_the_first_one(child: subprocess.Popen[
     processes = watchdog.Processes()
     assert processes.stopped(child.pid) == ""
     os.kill(below, signal.SIGSTOP)
-    while not (found := processes.stopped(child.pid)):
-        time.sleep(0.01)
-    assert found == f"{below} (sleep)"
+    assert soon(lambda: processes.stopped(child.pid)) == f"{below} (sleep)"
     os.kill(below, signal.SIGCONT)
-    while processes.stopped(child.pid):
-        time.sleep(0.01)
+    assert soon(lambda: not processes.stopped(child.pid))
 
 
 def test_processes_of_others_are_not_looked_at(tmp_path: Path) -> None:
