@@ -294,6 +294,15 @@ def test_containers_that_stay_have_limits_and_a_health_check(role: Role) -> None
             assert task.arguments.get("state") in {"healthy", "{{ __edge_state | default('healthy') }}"}, str(task)
 
 
+def test_what_all_wait_for_gets_the_processor_before_models() -> None:
+    """Engines make a weight of shares in two ways: by one of them 2048 is less than the default, which models have."""
+    for role in ("edge", "postgres", "tracking"):
+        (task,) = [task for task in containers(Role(role)) if task.arguments.get("state") == "healthy"]
+        assert task.arguments.get("cpu_shares") == f"{{{{ {role}_cpu_shares }}}}"
+        assert Role(role).defaults[f"{role}_cpu_shares"] >= 8192
+    assert "NanoCPUs" not in (ROOT / "roles/serving/templates/services.yml.j2").read_text()
+
+
 @pytest.mark.parametrize(
     "file", sorted((ROOT / "roles").glob("*/templates/*Dockerfile*")), ids=lambda file: str(file.parts[-3])
 )

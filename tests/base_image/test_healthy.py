@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pace import slowness, too_late
 PROGRAM = Path(__file__).resolve().parents[2] / "roles/base_image/files/healthy.py"
 # A watch short enough for a test, and long enough for some questions on a busy machine.
 SHORT = 1.0 * slowness()
+HUNG = 0.4
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -26,6 +28,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.status, self.delay, self.asked = 200, 0.0, list[tuple[str, str, bytes]]()
         self.first: list[int] = []
+        self.delay_of = dict[str, float]()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -34,7 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.asked.append((self.command, self.path, body))
-        time.sleep(self.server.delay)
+        time.sleep(self.server.delay_of.get(self.command, self.server.delay))
         with contextlib.suppress(OSError):
             self.send_response(self.server.first.pop(0) if self.server.first else self.server.status)
             self.end_headers()
@@ -44,6 +47,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name in the class above
         """Leave the test's output alone."""
+
+
+def process(directory: Path, state: str, ticks: int = 100) -> None:
+    """Make the container's only process, whose second thread is in this state."""
+    for file, shown in (("stat", "S"), ("task/7/stat", "S"), ("task/8/stat", state)):
+        (directory / "proc/7" / file).parent.mkdir(parents=True, exist_ok=True)
+        (directory / "proc/7" / file).write_text(f"7 (a b) {shown} 1 7 7 0 -1 0 0 0 0 0 {ticks} 0 0 0\n")
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that takes connections and says nothing, as a stopped one does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
 
 
 @pytest.fixture
@@ -56,9 +73,19 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """The program, with its mark in a directory of the test's and a short watch."""
+    """The program, with its mark and the container's processes in a directory of the test's, and short times."""
     text = PROGRAM.read_text()
-    for here, there in (('"/dev/shm/healthy"', f'"{tmp_path}/answered"'), ("SECONDS = 15.0", f"SECONDS = {SHORT}")):
+    changes = {
+        '"/dev/shm/healthy"': f'"{tmp_path}/answered"',
+        'PROC = "/proc"': f'PROC = "{tmp_path}/proc"',
+        "WATCH_SECONDS = 15.0": f"WATCH_SECONDS = {SHORT}",
+        "LIFE_SECONDS = 2.0": "LIFE_SECONDS = 0.2",
+        "LIFE_EVERY = 1.0": "LIFE_EVERY = 0.1",
+        "HUNG_SECONDS = 4.0": f"HUNG_SECONDS = {HUNG}",
+        "DEAF_SECONDS = 10.0": "DEAF_SECONDS = 0.8",
+    }
+    process(tmp_path, "S")
+    for here, there in changes.items():
         assert text.count(here) == 1, here
         text = text.replace(here, there)
     program = tmp_path / "healthy"
@@ -109,15 +136,21 @@ def test_later_checks_ask_many_times(program: Path, server: Server) -> None:
     assert not too_late(time.monotonic() - seconds, 5 * SHORT)
 
 
-@pytest.mark.parametrize("trouble", [{"status": 500}, {"delay": 0.5}])
-def test_bad_answers_in_a_row_are_needed(program: Path, server: Server, trouble: dict[str, float]) -> None:
+@pytest.mark.parametrize("trouble", [{"status": 500}, {"delay_of": {"POST": 0.5}}])
+def test_bad_answers_in_a_row_are_needed(
+    program: Path, server: Server, tmp_path: Path, trouble: dict[str, object]
+) -> None:
     (program.parent / "answered").touch()
+    (tmp_path / "example.json").write_text("{}")
     vars(server).update(trouble)
-    status, said, _ = check(program, 0.1, 0.3, 3, server.server_port, "/ready")
+    status, said, _ = check(
+        program, 0.1, 0.3, 3, server.server_port, "/ping", "/invocations", tmp_path / "example.json"
+    )
     assert status == 1
-    assert len(server.asked) == 3
+    # Beside them it gave signs of life.
+    assert [method for method, _, _ in server.asked].count("POST") == 3
     assert said == (
-        "no answer: timed out\n" if "delay" in trouble else "HTTP/1.0 500 Internal Server Error what is wrong\n"
+        "HTTP/1.0 500 Internal Server Error what is wrong\n" if "status" in trouble else "no answer: timed out\n"
     )
 
 
@@ -130,8 +163,6 @@ def test_one_bad_answer_is_not_enough_and_the_last_one_is_a_good_one(program: Pa
 
 def test_an_answer_that_drips_is_none(program: Path) -> None:
     """The time is for the answer as a whole."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def drip() -> None:
@@ -170,8 +201,87 @@ def test_a_missing_value_is_null_and_what_is_no_json_stays_as_it_is(
 
 
 def test_a_command(program: Path, tmp_path: Path) -> None:
-    assert check(program, 0.2, 1, 3, "true")[:2] == (0, "")
-    assert check(program, 0.2, 1, 3, "sh", "-c", "echo no database >&2; exit 2")[:2] == (1, "no database\n")
+    nobody = tmp_path / "nobody.sock"
+    assert check(program, 0.2, 1, 3, nobody, "true")[:2] == (0, "")
+    assert check(program, 0.2, 1, 3, nobody, "sh", "-c", "echo no database >&2; exit 2")[:2] == (1, "no database\n")
     (tmp_path / "answered").unlink()
-    assert check(program, 0.2, 1, 1, "sh", "-c", "exit 3")[:2] == (1, "exit status 3\n")
-    assert "timed out" in check(program, 0.1, 0.2, 1, "sleep", "9")[1]
+    assert check(program, 0.2, 1, 1, nobody, "sh", "-c", "exit 3")[:2] == (1, "exit status 3\n")
+    assert "timed out" in check(program, 0.1, 0.2, 1, nobody, "sleep", "9")[1]
+
+
+def test_a_silent_server_that_does_nothing_is_hung_before_the_questions_end(program: Path, silent: int) -> None:
+    (program.parent / "answered").touch()
+    status, said, seconds = check(program, 0.1, 30, 3, silent, "/ready")
+    assert (status, said) == (1, "hung: no sign of life for 0 s, and no work\n")
+    assert HUNG <= seconds < 10
+
+
+@pytest.mark.parametrize("state", ["R", "D"])
+def test_a_silent_server_of_which_a_thread_runs_or_waits_for_a_disk_is_busy(
+    program: Path, silent: int, state: str
+) -> None:
+    (program.parent / "answered").touch()
+    process(program.parent, state)
+    status, said, _ = check(program, 0.1, 0.6, 1, silent, "/ready")
+    assert (status, said) == (1, "no answer: timed out\n")
+
+
+def test_a_silent_server_that_uses_the_processor_is_busy(program: Path, silent: int) -> None:
+    (program.parent / "answered").touch()
+    over = threading.Event()
+
+    def work() -> None:
+        for ticks in range(100, 10**6):
+            # As the kernel shows it, whole at every moment.
+            (program.parent / "new").write_text(f"7 (a b) S 1 7 7 0 -1 0 0 0 0 0 {ticks} 0 0 0\n")
+            (program.parent / "new").replace(program.parent / "proc/7/stat")
+            if over.wait(0.01):
+                return
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        status, said, _ = check(program, 0.1, 0.6, 1, silent, "/ready")
+    finally:
+        over.set()
+    assert (status, said) == (1, "no answer: timed out\n")
+
+
+def test_a_busy_server_that_was_silent_through_all_questions_is_hung_too(program: Path, silent: int) -> None:
+    (program.parent / "answered").touch()
+    process(program.parent, "R")
+    status, said, _ = check(program, 0.1, 0.5, 2, silent, "/ready")
+    assert (status, said) == (1, "hung: no answer: timed out\n")
+
+
+def test_a_slow_prediction_is_no_silence(program: Path, server: Server, tmp_path: Path) -> None:
+    (program.parent / "answered").touch()
+    example = tmp_path / "example.json"
+    example.write_text("{}")
+    # The server of the test answers a GET at once, as those of both engines do while a model computes.
+    server.delay_of["POST"] = 1.2
+    status, said, _ = check(program, 0.1, 0.6, 2, server.server_port, "/ping", "/invocations", example)
+    assert (status, said) == (1, "no answer: timed out\n")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_socket_of_a_database_tells_recovery_from_silence(program: Path, tmp_path: Path, *, answers: bool) -> None:
+    """While it recovers, every command fails or hangs, but its first process answers."""
+    (program.parent / "answered").touch()
+    path = tmp_path / "s.PGSQL"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    assert connection.recv(8) == bytes.fromhex("0000000804d2162f")
+                    connection.sendall(b"N")
+                    connection.close()
+
+        if answers:
+            threading.Thread(target=answer, daemon=True).start()
+        status, said, _ = check(program, 0.1, 0.6, 2, path, "sleep", "9")
+    assert status == 1
+    assert said.startswith("Command" if answers else "hung: no sign of life")

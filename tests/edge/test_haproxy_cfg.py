@@ -31,6 +31,20 @@ def test_every_model_has_a_backend_of_its_own(config: str) -> None:
     assert " mlflow-anywhere-model-digits--challenger:8080 " in section(config, "backend model-digits--challenger")
 
 
+def test_who_hangs_is_out_of_rotation_within_three_seconds(config: str) -> None:
+    """Just after an answer it stops: the next check is one interval away, and each has to time out."""
+    backends = [name for name in re.findall(r"^backend (\S+) from base", config, re.MULTILINE) if name != "clients"]
+    for backend in backends:
+        text = section(config, f"backend {backend}")
+        usual = re.search(r"timeout check (\d+)ms", section(config, "defaults base"))
+        own = re.search(r"timeout check (\d+)ms", text) or usual
+        check = re.search(r" check inter (\d+)ms fastinter (\d+)ms .*? fall (\d+) ", text)
+        assert own, backend
+        assert check, backend
+        timeout, (inter, fast, fall) = int(own[1]), map(int, check.groups())
+        assert inter + timeout + (fall - 1) * (fast + timeout) <= 3000, backend
+
+
 def test_there_are_slots_for_old_and_new_replicas(config: str) -> None:
     for name, slots in (("iris", 4), ("digits", 6)):
         assert f"server-template m {slots} " in section(config, f"backend model-{name}")

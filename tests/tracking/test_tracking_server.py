@@ -1,10 +1,15 @@
 """The launcher of the tracking server: its decisions, and the names of MLflow that it relies on."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -93,3 +98,63 @@ def test_the_settings_are_those_that_mlflow_server_hands_on() -> None:
     for name in ("_MLFLOW_SERVER_BOOT_ID", "_MLFLOW_SGI_NAME", "_MLFLOW_IN_JOB_EXECUTOR"):
         assert getattr(variables, name).name == name
         assert name in settings
+
+
+async def mlflow(*_: Any) -> None:
+    raise AssertionError("it was handed on")
+
+
+def asked(question: Callable[[], object], times: int = 1) -> list[int]:
+    """Statuses of GET /ready, one after the other."""
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        if "status" in message:
+            statuses.append(message["status"])
+
+    async def run() -> None:
+        ready = server.Ready(mlflow, question)
+        for _ in range(times):
+            await ready({"type": "http", "path": "/ready"}, receive, send)
+
+    asyncio.run(run())
+    return statuses
+
+
+def test_it_is_ready_while_the_database_answers(tmp_path: Path) -> None:
+    assert asked(server.database_question(f"sqlite:///{tmp_path}/mlflow.db"), 2) == [200, 200]
+    assert asked(server.database_question(f"sqlite:///{tmp_path}/no/mlflow.db"), 2) == [503, 503]
+
+
+def test_a_database_that_hangs_is_told_before_the_edge_gives_up_and_asked_once() -> None:
+    answer, questions = threading.Event(), 0
+
+    def hang() -> None:
+        nonlocal questions
+        questions += 1
+        answer.wait(30)
+
+    began = time.monotonic()
+    threading.Timer(2 * server.READY_SECONDS + 0.5, answer.set).start()
+    assert asked(hang, 3) == [503, 503, 200]
+    assert questions == 1
+    assert server.READY_SECONDS < 1.1
+    assert time.monotonic() - began < 20
+
+
+def test_each_change_of_being_ready_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    answers = iter([True, False, False, False, True, True])
+
+    def question() -> None:
+        if not next(answers):
+            raise ConnectionError("the database is starting up")
+
+    with caplog.at_level("INFO"):
+        assert asked(question, 6) == [200, 503, 503, 503, 200, 200]
+    assert [record.message for record in caplog.records if "eady" in record.message] == [
+        "Not ready: the database is starting up",
+        "Ready again",
+    ]

@@ -2,14 +2,19 @@
 """Exit 0 while the server in this container answers; print why not and exit 1 when it has failed often enough.
 
     healthy EVERY WITHIN FAILURES PORT PATH [PATH BODY]     HTTP on 127.0.0.1; BODY is a file of JSON to POST to the second path where it exists
-    healthy EVERY WITHIN FAILURES COMMAND ...               any program that exits 0
+    healthy EVERY WITHIN FAILURES SOCKET COMMAND ...        any program that exits 0; SOCKET is PostgreSQL's
 
 EVERY and WITHIN are the seconds between two questions and for one answer, FAILURES those in a row that make it unhealthy.
+
+Beside the questions each second wants a sign of life: any answer to a GET of the path, or the socket's word on encryption. A server that gives none and
+does no work either is hung: the check ends at once, and its output begins with "hung:", by which the watchdog on the host knows whom to replace. One that
+works is busy, and gets all the time that the questions have.
 
 The engine starts a process in the container for every check, which costs ten times what the question does. So the first check after a start waits
 for the first good answer, and each later one goes on asking for a while before it ends.
 """
 
+import _thread
 import os
 import socket
 import sys
@@ -24,6 +29,18 @@ ANSWERED = "/dev/shm/healthy"  # noqa: S108 - the container's own
 WATCH_SECONDS = 15.0
 # Between two questions to a server that starts.
 START_SECONDS = 0.5
+# For a sign of life, and between two; how long there is none until a server that does nothing is hung.
+LIFE_SECONDS = 2.0
+LIFE_EVERY = 1.0
+HUNG_SECONDS = 4.0
+# Without any sign for so long, whoever has failed the questions too is hung, however much it works.
+DEAF_SECONDS = 10.0
+# The part of a processor from which on a silent server works, and where the kernel says so.
+WORKS = 0.02
+PROC = "/proc"
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+# PostgreSQL's question whether a client wants encryption: answered with one byte before anything is asked of the database.
+SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 
 class UnhealthyError(Exception):
@@ -86,6 +103,78 @@ def ask_command(command: list[str], seconds: float) -> None:
         raise UnhealthyError((done.stderr or done.stdout).strip()[-1000:] or f"exit status {done.returncode}")
 
 
+def gives_sign(family: int, address: "tuple[str, int] | str", message: bytes) -> bool:
+    """Whether somebody says anything in time. That nobody listens is no silence: such a server is not hung."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(LIFE_SECONDS)
+            connection.connect(address)
+            connection.sendall(message)
+            connection.recv(1)
+    except (TimeoutError, BlockingIOError):  # The second one: a full queue of a socket.
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def work() -> "tuple[float, bool]":
+    """Processor seconds of all processes in the container but this one's, and whether any thread runs, or waits for a disk or a processor."""
+    own, total, runs = os.getpid(), 0.0, False
+    for pid in filter(str.isdigit, os.listdir(PROC)):  # noqa: PTH208 - see above
+        try:
+            fields = status(f"{PROC}/{pid}/stat")
+            if own in {int(pid), int(fields[1])}:
+                continue
+            total += (int(fields[11]) + int(fields[12])) * TICK
+            threads = os.listdir(f"{PROC}/{pid}/task")  # noqa: PTH208
+            runs = runs or any(status(f"{PROC}/{pid}/task/{thread}/stat")[0] in "RD" for thread in threads)
+        except OSError:  # It has just ended.
+            continue
+    return total, runs
+
+
+def status(file: str) -> "list[str]":
+    """The fields of a process's or thread's stat file from its state on; its name before may hold anything."""
+    with open(file, encoding="utf-8", errors="replace") as stat:  # noqa: PTH123 - see above
+        return stat.read().rpartition(")")[2].split()
+
+
+class Life:
+    """The signs of life that a server gives while it is asked."""
+
+    def __init__(self, sign: "Callable[[], bool]") -> None:
+        self.sign = sign
+        self.last = time.monotonic()
+        self.silent_since: tuple[float, float] | None = None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign."""
+        return time.monotonic() - self.last
+
+    def is_hung(self) -> bool:
+        """Ask for a sign; whether there has been neither one nor any work for too long."""
+        if self.sign():
+            self.last, self.silent_since = time.monotonic(), None
+            return False
+        now = time.monotonic()
+        used, runs = work()
+        if runs or self.silent_since is None or used - self.silent_since[1] > WORKS * (now - self.silent_since[0]):
+            # It works, or the silence is new: what it does from here on counts.
+            self.silent_since = now, used
+            return False
+        return self.silence >= HUNG_SECONDS
+
+    def guard(self) -> None:
+        """End this check as soon as the server is hung."""
+        while not self.is_hung():
+            time.sleep(LIFE_EVERY if self.silent_since is None else LIFE_EVERY / 5)
+        sys.stdout.write(f"hung: no sign of life for {self.silence:.0f} s, and no work\n")
+        sys.stdout.flush()
+        os._exit(1)
+
+
 def wait(ask: "Callable[[], None]") -> int:
     """Ask until the first good answer; return 0, or 1 when the time is over."""
     end = time.monotonic() + WATCH_SECONDS
@@ -101,8 +190,9 @@ def wait(ask: "Callable[[], None]") -> int:
         time.sleep(START_SECONDS)
 
 
-def watch(ask: "Callable[[], None]", every: float, failures: int) -> int:
+def watch(ask: "Callable[[], None]", life: Life, every: float, failures: int) -> int:
     """Ask until the time is over; return 0, or 1 after so many failures in a row."""
+    _thread.start_new_thread(life.guard, ())
     end = time.monotonic() + WATCH_SECONDS
     failed = 0
     while True:
@@ -111,7 +201,7 @@ def watch(ask: "Callable[[], None]", every: float, failures: int) -> int:
         except UnhealthyError as error:
             failed += 1
             if failed >= failures:
-                sys.stdout.write(f"{error}\n")
+                sys.stdout.write(f"{'hung: ' if life.silence > DEAF_SECONDS else ''}{error}\n")
                 return 1
         else:
             failed = 0
@@ -125,17 +215,20 @@ def main() -> int:
     """Return 0 if the server answers."""
     every, within, failures, what, *more = sys.argv[1:]
     if what.isdigit():
-        message = request(*([*more, "", ""])[:3])
+        address, message = ("127.0.0.1", int(what)), request(*([*more, "", ""])[:3])
+        glance = request(more[0], "", "")
+        life = Life(lambda: gives_sign(socket.AF_INET, address, glance))
 
         def ask() -> None:
-            ask_http(("127.0.0.1", int(what)), message, float(within))
+            ask_http(address, message, float(within))
     else:
+        life = Life(lambda: gives_sign(socket.AF_UNIX, what, SSL_REQUEST))
 
         def ask() -> None:
-            ask_command([what, *more], float(within))
+            ask_command(more, float(within))
 
     if os.path.exists(ANSWERED):  # noqa: PTH110 - see above
-        return watch(ask, float(every), int(failures))
+        return watch(ask, life, float(every), int(failures))
     status = wait(ask)
     if status == 0:
         os.close(os.open(ANSWERED, os.O_CREAT | os.O_WRONLY, 0o600))
