@@ -364,6 +364,7 @@ SQL = "(psycopg.errors.NumericValueOutOfRange) x\n[SQL: SELECT secret FROM runs]
         (400, {"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5 overflow 10 reached"}, 503),
         (503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": "(psycopg.OperationalError) host 10.0.0.1 " + SQL}, 503),
         (503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": "(psycopg.errors.QueryCanceled) canceling statement due to " + SQL}, 400),
+        (503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": "(psycopg.errors.ConfigurationLimitExceeded) temporary file size " + SQL}, 400),
         (400, {"error_code": "BAD_REQUEST", "message": SQL}, 400),
         (422, {"detail": "Failed: " + SQL}, 422),
         (500, {"error_code": "INTERNAL_ERROR", "message": "No such file '/artifacts/1/secret/SELECT'"}, 500),

@@ -15,6 +15,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -37,6 +38,8 @@ MEMBERS, ENCODINGS = 64, 3
 ERROR_BODY = MIB
 BIG = 64 * KIB
 RETRY_SECONDS = b"5"
+# How often what still goes on for a client that is gone is cancelled.
+CANCEL_EVERY_SECONDS = 1.0
 
 UPLOAD = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/(.+)")
 MULTIPART = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/mpu/(?:create|complete)/(.+)")
@@ -75,6 +78,7 @@ OBJECTS = {
 AND = re.compile(r"(?<![a-z])(?:and|or)(?![a-z])", re.IGNORECASE)
 COMPARISON = re.compile(r"[<>=!]+|(?<![a-z])(?:like|ilike|in|is|rlike)(?![a-z])", re.IGNORECASE)
 CANCELLED = re.compile(r"QueryCanceled|canceling statement due to")
+TOO_MUCH = re.compile(r"ConfigurationLimitExceeded|temporary file size exceeds")
 AWAY = re.compile(
     r"QueuePool limit of size|\((?:psycopg|sqlite3|pymysql)[\w.]*\.(?:OperationalError|InterfaceError|AdminShutdown|CannotConnectNow)\)"
 )
@@ -170,6 +174,8 @@ class Settings:
     protected: Callable[[str, bool], bool] = lambda _path, _removes: False
     # The path of what is written below a run.
     run_path: Callable[[str, str], str | None] = lambda _run, _path: None
+    # Marks the work of a request, and gives what ends it.
+    working: Callable[[], AbstractContextManager[Callable[[], None]]] = lambda: nullcontext(lambda: None)
 
 
 # Origins
@@ -505,6 +511,11 @@ def told(status: int, text: str) -> tuple[int, str] | None:
     """Status and message in place of a text that says something of the database or the server's files; None if it says nothing of them."""
     if CANCELLED.search(text):
         return 400, "The search took longer than the server allows (tracking_statement_timeout). Ask for less."
+    if TOO_MUCH.search(text):
+        return (
+            400,
+            "The search needs more room on disk than the database allows (temp_file_limit in postgres_settings). Ask for less.",
+        )
     if AWAY.search(text):
         return 503, "The database does not answer now. Try again."
     if LEAK.search(text):
@@ -518,7 +529,9 @@ def cleaned(status: int, body: bytes) -> tuple[int, bytes]:
     value = parsed_or_none(body)
     if isinstance(value, dict) and isinstance(value.get("message", value.get("detail")), str):
         key = "message" if "message" in value else "detail"
-        if value.get("error_code") == "TEMPORARILY_UNAVAILABLE" and not CANCELLED.search(value[key]):
+        if value.get("error_code") == "TEMPORARILY_UNAVAILABLE" and not (
+            CANCELLED.search(value[key]) or TOO_MUCH.search(value[key])
+        ):
             found: tuple[int, str] | None = (503, "The database does not answer now. Try again.")
         else:
             found = told(status, value[key])
@@ -611,8 +624,11 @@ class Answer:
         self.held: Message | None = None
         self.body = bytearray()
         self.done = False
+        # MLflow has said all.
+        self.complete = False
 
     async def __call__(self, message: Message) -> None:
+        self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
         if self.done:
             return
         if self.refused is not None and not self.status:
@@ -659,6 +675,35 @@ class Answer:
         await self.send({"type": "http.response.body", "body": body})
 
 
+class Client:
+    """Hands the body on, then waits for the client to go away: a server is asked by one task at a time."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.read = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    async def __call__(self) -> Message:
+        if self.read.is_set():
+            await self.gone.wait()
+            return {"type": "http.disconnect"}
+        message = await self.receive()
+        if not message.get("more_body", False):
+            self.read.set()
+        return message
+
+    async def watch(self, cancel: Callable[[], None], answer: Answer) -> None:
+        """Cancel what the database does for a client that went away before its answer was complete."""
+        await self.read.wait()
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.gone.set()
+        while not answer.complete:
+            await asyncio.to_thread(cancel)
+            # The handler may ask something else after that.
+            await asyncio.sleep(CANCEL_EVERY_SECONDS)
+
+
 class Gate:
     """Asks the rules, and hands on to MLflow's application what they let through."""
 
@@ -675,7 +720,7 @@ class Gate:
         taken: list[int] = []
         try:
             receive = await self.admit(request, scope, receive, answer, taken)
-            await self.app(scope, receive, answer)
+            await self.answer(request, scope, receive, answer)
         except RefusedError as error:
             if not answer.status:
                 await answer.refuse(error)
@@ -686,6 +731,19 @@ class Gate:
             self.held -= sum(taken)
             if request.changes:
                 audit.info("%s", audit_line(request, answer.status))
+
+    async def answer(self, request: Request, scope: Message, receive: Receive, answer: Answer) -> None:
+        """Have MLflow answer. A client that gives up a search frees its queries; a change is carried out."""
+        if request.changes:
+            await self.app(scope, receive, answer)
+            return
+        client = Client(receive)
+        with self.settings.working() as cancel:
+            watch = asyncio.create_task(client.watch(cancel, answer))
+            try:
+                await self.app(scope, client, answer)
+            finally:
+                watch.cancel()
 
     async def admit(
         self, request: Request, scope: Message, receive: Receive, answer: Answer, taken: list[int]
