@@ -50,7 +50,7 @@ class Handler:
         self.connection: Any = None
         self.ended = False
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, _scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
         loop = asyncio.get_running_loop()
@@ -155,6 +155,7 @@ def test_a_connection_goes_back_only_when_the_database_has_answered() -> None:
 
     class Slow(Connection):
         def cancel_safe(self, timeout: float) -> None:
+            assert timeout
             began.set()
             answers.wait(5)
 
@@ -186,7 +187,7 @@ def test_a_connection_that_went_back_is_left_alone(pool: QueuePool) -> None:
 def test_a_cancellation_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Connection):
         def cancel_safe(self, timeout: float) -> None:
-            raise OSError("password in the text")
+            raise OSError(f"password in the text after {timeout}")
 
     with queries.working() as cancel:
         taken = QueuePool(Broken, pool_size=1).connect()
