@@ -67,7 +67,6 @@ PLACES = {
     "own": 0,  # a model's own port, of the facts
     "tracking": 5000,  # MLflow's own port, past the edge
     "api": 8080,  # a server of the engine api, past the edge
-    "scoring": 8080,  # a server of the engine mlflow, past the edge
     "edge": 8404,  # the edge's metrics
     "database": 5432,
 }
@@ -171,13 +170,13 @@ def too_large() -> list[Case]:
 
 def compressed() -> list[Case]:
     """Bodies that grow."""
-    bomb = gzip.compress(bytes(64 * MIB), 9)
+    bomb = gzip.compress(bytes(20 * MIB), 1)
     traces, kind = "/v1/traces", {"Content-Type": "application/x-protobuf", "X-Mlflow-Experiment-Id": "0"}
     return [
-        Case("64 MB of zeros as gzip", "mlflow", (413,), traces, headers=kind | {"Content-Encoding": "gzip"}, body=plain(bomb)),
+        Case("20 MB of zeros as gzip", "mlflow", (413,), traces, headers=kind | {"Content-Encoding": "gzip"}, body=plain(bomb)),
         Case("the same twice packed", "mlflow", (413,), traces, headers=kind | {"Content-Encoding": "gzip, gzip"}, body=plain(gzip.compress(bomb))),
         Case("a hundred gzip members", "mlflow", (400, 413), traces, headers=kind | {"Content-Encoding": "gzip"}, body=plain(gzip.compress(b"") * 100)),
-        Case("the bomb as deflate", "mlflow", (413,), traces, headers=kind | {"Content-Encoding": "deflate"}, body=plain(zlib.compress(bytes(64 * MIB), 9))),
+        Case("the bomb as deflate", "mlflow", (413,), traces, headers=kind | {"Content-Encoding": "deflate"}, body=plain(zlib.compress(bytes(20 * MIB), 1))),
         Case("gzip that is none", "mlflow", (400,), traces, headers=kind | {"Content-Encoding": "gzip"}, body=plain(b"\x1f\x8bnot")),
         Case("brotli", "mlflow", (415,), traces, headers=kind | {"Content-Encoding": "br"}, body=plain(b"x")),
         Case("no trace at all", "mlflow", (400,), traces, headers=kind, body=plain(b"\xff" * 1000)),
@@ -275,7 +274,7 @@ def claims() -> list[Case]:
         Case("CSV of one line", "models", bad, DIGITS, headers={"Content-Type": CSV}, body=many(b"a\n", b"1," * 1000, 15 * MIB)),
         Case("CSV of a quote without end", "models", bad, DIGITS, headers={"Content-Type": CSV}, body=many(b'a\n"', b"x" * 1000, MIB)),
         *posts("models", PREDICT, bad, {
-            "a picture of 4096 x 4096": {"image": png(4096, 4096, 4096)},
+            "a picture of 4096 x 4096": {"image": png(4096, 4096, 64)},
             "a picture that says 65,535 x 65,535": {"image": png(65535, 65535, 1)},
             "a picture of no rows": {"image": png(28, 28, 0)},
             "base64 that is none": {"image": "!" * 1000},
