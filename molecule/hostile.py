@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import http.client
 import json
 import re
 import select
@@ -77,6 +76,12 @@ API = "/api/2.0/mlflow"
 SEARCH, LOG, ARTIFACTS = f"{API}/runs/search", f"{API}/runs/log-batch", "/api/2.0/mlflow-artifacts/artifacts"
 DIGITS, IRIS, INFER = "/models/digits/invocations", "/models/iris/invocations", "/models/digits/v2/models/digits/infer"
 PREDICT = "/models/digits/predict"
+GRAPHQL = (
+    'query Q($f: String) { mlflowSearchRuns(input: {experimentIds: ["0"], filter: $f}) { runs { info { runId } } } }'
+)
+METRIC = {"key": "a", "value": 1, "timestamp": 1, "step": 1}
+SEARCH_PAGE = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+H2C = {"Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__", "Connection": "Upgrade, HTTP2-Settings"}
 
 
 def text(value: object) -> tuple[bytes, bytes, int, bytes]:
@@ -209,12 +214,11 @@ def searches() -> list[Case]:
         Case("21 clauses in an address", "mlflow", (400,),
              f"{API}/registered-models/search?filter=" + "%20and%20".join(["name%20like%20%27a%27"] * 21), "GET"),
         *posts("mlflow", "/graphql", (400,), {
-            "21 clauses in GraphQL": {"query": 'query Q($f: String) { mlflowSearchRuns(input: {experimentIds: ["0"], filter: $f}) { runs { info { runId } } } }',
-                                      "variables": {"f": clauses}},
+            "21 clauses in GraphQL": {"query": GRAPHQL, "variables": {"f": clauses}},
             "200 levels of GraphQL": {"query": "{" + "a{" * 200 + "b" + "}" * 201},
             "GraphQL as a list of a thousand": [{"query": "{__typename}"}] * 1000,
         }),
-        *posts("mlflow", LOG, (400,), {"100,000 metrics at once": {"run_id": "0" * 32, "metrics": [{"key": "a", "value": 1, "timestamp": 1, "step": 1}] * 100_000}}),
+        *posts("mlflow", LOG, (400,), {"100,000 metrics at once": {"run_id": "0" * 32, "metrics": [METRIC] * 100_000}}),
     ]  # fmt: skip
 
 
@@ -363,7 +367,7 @@ def origins() -> list[Case]:
     ]
     return [
         *[Case(f"a page of {page}", "mlflow", (403,), search, headers=kind | {"Origin": page}, body=body) for page in pages],
-        Case("a page asks whether it may", "mlflow", (403,), search, "OPTIONS", headers={"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}),
+        Case("a page asks whether it may", "mlflow", (403,), search, "OPTIONS", headers=SEARCH_PAGE),
         Case("a page of another site, by the browser's word", "mlflow", (403,), search, headers=kind | {"Sec-Fetch-Site": "cross-site"}, body=body),
         Case("past the edge: a page of another port", "tracking", (403,), search, headers=kind | {"Origin": "http://localhost:3000"}, body=body),
         *[Case(f"the host {host or 'of no name'}", "mlflow", (400, 421), raw=((line("/health", f"Host: {host}", CLOSE), 0.0),)) for host in hosts],
@@ -424,7 +428,7 @@ def malformed() -> list[Case]:
         Case("headers of 20 KB", "mlflow", (400, 431), "/health", "GET", headers={"X-A": "x" * 20_000}),
         Case("a thousand headers", "mlflow", (400, 431), "/health", "GET", headers={f"X-{n}": "x" for n in range(1000)}),
         Case("a path of 100 KB", "mlflow", (400, 414, 431), "/" + "x" * 100_000, "GET"),
-        Case("an upgrade to HTTP/2", "mlflow", (200,), "/health", "GET", headers={"Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__", "Connection": "Upgrade, HTTP2-Settings"}),
+        Case("an upgrade to HTTP/2", "mlflow", (200,), "/health", "GET", headers=H2C),
         Case("an upgrade to a web socket", "mlflow", (200, 400, 403, 404), "/health", "GET",
              headers={"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x" * 24}),
     ]  # fmt: skip
@@ -551,7 +555,7 @@ def problem(case: Case, status: int, received: bytes) -> str:
         return f"answered {status}, not {case.answers}"
     if leak := LEAK.search(received):
         return f"says {leak[0]!r}"
-    if b"access-control-allow-origin" in received.lower() or b"evil.example" in received and case.place != "mlflow":
+    if b"access-control-allow-origin" in received.lower() or (b"evil.example" in received and case.place != "mlflow"):
         return "lets another origin in"
     if received.count(b"HTTP/1.1 200") > 1 or b"smuggled" in received:
         return "answered a request within a request"

@@ -100,7 +100,7 @@ MODELS = [
     Model("up", "not behind the tracking server's artifact proxy", place="mlflow-artifacts:/1/../../etc"),
     # What is allowed to run, and then does this.
     Model("exits", "is not served", CODE, runs="import os\nos._exit(0)\n"),
-    Model("forks", "is not served", CODE, runs="import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        raise SystemExit('no more') from None\n"),
+    Model("forks", "is not served", CODE, runs="import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        os._exit(1)\n"),
     Model("hogs", "is not served", CODE, runs="held = []\nwhile True:\n    held.append(bytearray(64 * 2**20))\n"),
     Model("escapes", "nothing worked", CODE, runs="""
 import ctypes, os, socket

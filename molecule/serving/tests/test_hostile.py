@@ -169,8 +169,8 @@ def test_a_client_that_gives_up_frees_its_query_and_no_other(instance: Instance)
     wait_until(lambda: instance.sh(WAITING).strip() == "0", 10, "a query goes on")
     instance.sh(
         "setsid python3 -c '"
-        "import urllib.request as u; r = u.Request(\"http://127.0.0.1:5000/api/2.0/mlflow/runs/search\", "
-        f"b\"\"\"{search}\"\"\", {{\"Content-Type\": \"application/json\"}}); print(u.urlopen(r, timeout=60).status)"
+        'import urllib.request as u; r = u.Request("http://127.0.0.1:5000/api/2.0/mlflow/runs/search", '
+        f'b"""{search}""", {{"Content-Type": "application/json"}}); print(u.urlopen(r, timeout=60).status)'
         "' >/run/stays.txt 2>&1 </dev/null &"
     )  # fmt: skip
     wait_until(lambda: instance.sh(WAITING).strip() == "1", 10, "the search of the one who stays does not wait")
