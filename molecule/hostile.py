@@ -155,21 +155,21 @@ CHUNKED, LENGTH = "Transfer-Encoding: chunked", "Content-Length: 5"
 
 def too_large() -> list[Case]:
     """Bodies beyond what a route takes, said or sent."""
-    zeros = many(b"", bytes(64 * KIB), 17 * MIB)
+    zeros, kind = many(b"", bytes(64 * KIB), 17 * MIB), {"Content-Type": JSON}
     return [
         Case("950 MB to log-batch, by anybody", "mlflow", (413,), LOG, headers={"Authorization": "Basic eDp5"}, length=996147200),
         Case("20 GiB for an artifact", "mlflow", (413,), f"{ARTIFACTS}/x", "PUT", length=20 * 2**30),
         Case("a length beyond all numbers", "mlflow", (400, 413), LOG, length=10**30),
         Case("chunks without end", "mlflow", (411,), LOG, body=zeros, length=None),
         Case("300 KB to GraphQL", "mlflow", (413,), "/graphql", body=many(b"", b"x", 300 * KIB)),
-        Case("17 MB to a model", "models", (413,), DIGITS, body=zeros),
-        Case("17 MB in chunks to a model", "models", (411,), DIGITS, body=zeros, length=None),
-        Case("17 MB to a model's own port", "own", (413,), "/invocations", body=zeros),
+        Case("17 MB to a model", "models", (413,), DIGITS, headers=kind, body=zeros),
+        Case("17 MB in chunks to a model", "models", (411,), DIGITS, headers=kind, body=zeros, length=None),
+        Case("17 MB to a model's own port", "own", (413,), "/invocations", headers=kind, body=zeros),
         Case("17 MB past the edge to MLflow", "tracking", (413,), LOG, body=zeros),
         Case("17 MB in chunks past the edge to MLflow", "tracking", (413,), LOG, body=zeros, length=None),
         Case("300 KB past the edge to GraphQL", "tracking", (413,), "/graphql", body=many(b"", b"x", 300 * KIB)),
-        Case("17 MB past the edge to a model", "api", (413,), "/invocations", body=zeros),
-        Case("17 MB in chunks past the edge to a model", "api", (413,), "/invocations", body=zeros, length=None),
+        Case("17 MB past the edge to a model", "api", (413,), "/invocations", headers=kind, body=zeros),
+        Case("17 MB in chunks past the edge to a model", "api", (413,), "/invocations", headers=kind, body=zeros, length=None),
     ]  # fmt: skip
 
 
@@ -205,7 +205,6 @@ def searches() -> list[Case]:
             "a statement in a filter": {"experiment_ids": ["0"], "filter": "metrics.a > 1; DROP TABLE runs"},
             "a statement in an order": {"experiment_ids": ["0"], "order_by": ["metrics.a; DROP TABLE runs"]},
             "a page token that is none": {"experiment_ids": ["0"], "page_token": "../../etc/passwd"},
-            "a page token of another kind": {"experiment_ids": ["0"], "page_token": base64.b64encode(b'{"offset": -1}').decode()},
             "a billion results": {"experiment_ids": ["0"], "max_results": 10**9},
             "results below nothing": {"experiment_ids": ["0"], "max_results": -1},
             "results beyond all numbers": b'{"experiment_ids": ["0"], "max_results": 1e999}',
@@ -218,7 +217,7 @@ def searches() -> list[Case]:
             "200 levels of GraphQL": {"query": "{" + "a{" * 200 + "b" + "}" * 201},
             "GraphQL as a list of a thousand": [{"query": "{__typename}"}] * 1000,
         }),
-        *posts("mlflow", LOG, (400,), {"100,000 metrics at once": {"run_id": "0" * 32, "metrics": [METRIC] * 100_000}}),
+        *posts("mlflow", LOG, (400,), {"10,000 metrics at once": {"run_id": "0" * 32, "metrics": [METRIC] * 10_000}}),
     ]  # fmt: skip
 
 
@@ -231,7 +230,6 @@ def json_that_is_none() -> list[Case]:
         *posts("mlflow", f"{API}/experiments/create", (400,), {
             "100,000 brackets": deep,
             "100,000 objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-            "UTF-16": json.dumps(named).encode("utf-16"),
             "half a document": b'{"name": "hostile',
             "a list for an object": [named],
             "a name with a zero byte": {"name": "hostile\0"},
@@ -239,6 +237,9 @@ def json_that_is_none() -> list[Case]:
             "a name of 100 KB": {"name": "x" * 100_000},
             "a number for a name": {"name": 5},
         }),
+        # MLflow reads it; the bounds hold for it too.
+        *posts("mlflow", f"{API}/experiments/search", (200,), {"UTF-16": json.dumps({"max_results": 1}).encode("utf-16")}),
+        *posts("mlflow", SEARCH, (400,), {"21 clauses in UTF-16": json.dumps({"filter": " and ".join(["a = 1"] * 21)}).encode("utf-16")}),
         *posts("models", DIGITS, (400, 413, 415, 422), {
             "100,000 brackets to a model": deep,
             "nothing": b"",
@@ -312,7 +313,7 @@ def paths() -> list[Case]:
         *gets("mlflow", refused, closed),
         *gets("models", refused, ["/models/../models/digits", "/models/%2e%2e/digits", "/models/digits%2f..%2firis/ping", "/models/digits/../iris/ping",
                                   "/models/roses/ping", "/models/DIGITS/ping", "/models/digits/docs/../../../etc/passwd", "/models/digits/static/..%2f..%2fx"]),
-        *gets("own", (400, 403, 404), ["/models/iris/ping", "/../etc/passwd", "/admin"]),
+        *gets("own", (400, 403, 404), ["/../etc/passwd", "/admin"]),
         *gets("tracking", (400, 403, 404), [f"{ARTIFACTS}/../../etc/passwd", f"{ARTIFACTS}/%2e%2e/%2e%2e/etc/passwd", "/static-files/..%2f..%2fetc%2fpasswd"]),
         *gets("api", (400, 404), ["/../../etc/passwd", "/v2/models/..%2f..", "/docs/../../x"]),
         *gets("edge", (400, 404), ["/", "/admin", "/metrics/../stats", "/;csv"]),
@@ -582,14 +583,14 @@ def ask(case: Case, facts: dict[str, str]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Ask what is for this place: what is slow beside the others, which come one by one."""
+    """Ask what is for this place: what takes its time beside the others, which come three at a time."""
     places, facts = sys.argv[1].split(","), json.loads(sys.argv[2])
     mine = [case for case in cases() if case.place in places]
     waiting = [case for case in mine if case.times > 1]
-    with ThreadPoolExecutor(max(1, len(waiting))) as pool:
-        results = pool.map(lambda case: ask(case, facts), waiting)
-        found = [ask(case, facts) for case in mine if case.times == 1]
-    print(json.dumps(found + list(results)))  # noqa: T201
+    with ThreadPoolExecutor(len(waiting) or 1) as slow_ones, ThreadPoolExecutor(3) as others:
+        begun = slow_ones.map(lambda case: ask(case, facts), waiting)
+        found = list(others.map(lambda case: ask(case, facts), (case for case in mine if case.times == 1)))
+        print(json.dumps(found + list(begun)))  # noqa: T201
 
 
 if __name__ == "__main__":

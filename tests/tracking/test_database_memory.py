@@ -37,7 +37,7 @@ def needed(settings: dict[str, Any], searches: int) -> float:
         mib(settings["work_mem"]) * settings["hash_mem_multiplier"] * (1 + settings["max_parallel_workers_per_gather"])
     )
     vacuum = VACUUMS * mib(settings["autovacuum_work_mem"])
-    return mib(settings["shared_buffers"]) + SERVER + vacuum + searches * (PROCESS + NODES * node)
+    return float(mib(settings["shared_buffers"]) + SERVER + vacuum + searches * (PROCESS + NODES * node))
 
 
 def test_the_worst_searches_fit_into_the_database_s_memory() -> None:

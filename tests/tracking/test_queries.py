@@ -139,7 +139,7 @@ def test_an_answer_that_is_complete_cancels_nothing(pool: QueuePool) -> None:
             await send({"type": "http.response.body", "body": b"{}"})
             leaves.set()
             await asyncio.sleep(0.05)
-            app.times = taken.dbapi_connection.times  # type: ignore[attr-defined, union-attr]
+            app.times = taken.dbapi_connection.times  # type: ignore[attr-defined]
             taken.close()
 
         await ask(app, leaves)  # type: ignore[arg-type]
