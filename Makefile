@@ -65,8 +65,9 @@ audit: .cache/audit/made ## known vulnerabilities in locked packages and images 
 bench: .venv/.test ## measure a platform in a test instance, then the prediction API against its peers
 	@status=0; .venv/bin/python -m bench || status=$$?; .venv/bin/python -m bench serving || status=$$?; exit $$status
 
-campaign: .venv/.test ## long fuzz run, then long fault and load runs in a test instance
-	@status=0; .venv/bin/python -m bench fuzz || status=$$?; .venv/bin/python -m bench campaign || status=$$?; exit $$status
+campaign: .venv/.test ## long fuzz run, long fault and load runs in a test instance, hostile requests beside 10,000 good ones
+	@status=0; .venv/bin/python -m bench fuzz || status=$$?; .venv/bin/python -m bench campaign || status=$$?; \
+	.venv/bin/python molecule/run.py serving || status=$$?; exit $$status
 
 docs: .venv/.test ## renew docs/variables.md and the roles' tables of variables
 	.venv/bin/python tools/generate_docs.py

@@ -18,9 +18,10 @@ SERVE = "../../playbooks/serve.yml"
 PREFIX = "mlflow-anywhere-model-"
 RUNTIME = "mlflow-anywhere/runtime:3.17.2"
 FACTOR = "prod.test.factor"
-NAMES = {"iris": 2, "flowers": 1, "torn": 1, "slow": 1, "unbuildable": 1}
+NAMES = {"iris": 2, "flowers": 1, "torn": 1, "slow": 1, "unbuildable": 1, "digits": 1}
 FLOWERS = {"inputs": {"sepal length (cm)": [5.1, 6.3], "sepal width (cm)": [3.5, 3.3], "petal length (cm)": [1.4, 6.0],
                       "petal width (cm)": [0.2, 2.5]}}  # fmt: skip
+DIGIT = {"inputs": [[0.0] * 784]}
 NUMBERS = {"inputs": [[0.1, 0.2], [1e-3, 1 / 3]]}
 
 

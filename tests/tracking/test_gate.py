@@ -344,6 +344,46 @@ def test_tags_that_say_where_a_trace_is_are_the_server_s(key: str) -> None:
     assert post(f"{path}/t/tags", {"key": "mine", "value": key}).status == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (SEARCH, b"[]"),
+        (SEARCH, b"7"),
+        (SEARCH, b'"7"'),
+        (SEARCH, b'{"max_results": 1e999}'),
+        (SEARCH, b'{"maxResults": NaN}'),
+        (SEARCH, b'{"max_results": 1.5}'),
+        (SEARCH, b'{"max_results": "many"}'),
+        (SEARCH, b'{"max_results": 99999999999}'),
+        (CREATE, b'{"name": "a\\u0000b"}'),
+        (CREATE, b'{"tags": [{"key": "\\u0000"}]}'),
+        (CREATE, '{"name": "a\\u0000"}'.encode("utf-16")),
+        ("/graphql", b'[{"query": "{a}"}]'),
+        ("/graphql", json.dumps({"query": "{" + "a{" * 100 + "b" + "}" * 101}).encode()),
+        ("/api/2.0/mlflow/experiments/get-by-name?experiment_name=%00", b"{}"),
+        ("/api/3.0/mlflow/traces/search?max_results=1e9", b"{}"),
+    ],
+)
+def test_what_mlflow_would_fail_at_is_refused(path: str, body: bytes) -> None:
+    app = Mlflow()
+    assert ask("POST", path, body, app=app).status == 400
+    assert app.bodies == []
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/../b", "x" * 256, "\u00e9" * 128, "a/" + "x" * 256, "a\0"])
+def test_names_that_no_store_takes_are_refused(name: str) -> None:
+    assert ask("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{name}", b"x").status == 400
+
+
+def test_whole_numbers_lists_for_files_and_levels_of_the_interface_pass() -> None:
+    for value in (7, 7.0, "7", None, -1):
+        assert post(SEARCH, {"max_results": value}).status == 200
+    assert ask("POST", "/ajax-api/2.0/mlflow/upload-artifact?run_uuid=1&path=a.json", b"[1]").status == 200
+    assert post("/graphql", {"query": "{" + "a{" * 12 + "b" + "}" * 13}).status == 200
+    assert post(CREATE, {"name": "a \\u0000 in words"}).status == 200
+    assert ask("PUT", "/api/2.0/mlflow-artifacts/artifacts/" + "x" * 255 + "/a.b", b"x").status == 200
+
+
 def test_json_that_is_too_deep_is_refused() -> None:
     assert ask("POST", CREATE, b"[" * 200_000).status == 400
 
@@ -364,6 +404,7 @@ SQL = "(psycopg.errors.NumericValueOutOfRange) x\n[SQL: SELECT secret FROM runs]
         (400, {"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5 overflow 10 reached"}, 503),
         (503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": "(psycopg.OperationalError) host 10.0.0.1 " + SQL}, 503),
         (503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": "(psycopg.errors.QueryCanceled) canceling statement due to " + SQL}, 400),
+        (503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": "(psycopg.errors.ConfigurationLimitExceeded) temporary file size " + SQL}, 400),
         (400, {"error_code": "BAD_REQUEST", "message": SQL}, 400),
         (422, {"detail": "Failed: " + SQL}, 422),
         (500, {"error_code": "INTERNAL_ERROR", "message": "No such file '/artifacts/1/secret/SELECT'"}, 500),

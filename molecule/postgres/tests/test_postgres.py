@@ -55,7 +55,7 @@ def test_runs_without_privileges_and_within_limits(instance: Instance) -> None:
     assert status["NoNewPrivs"] == "1"
     assert "Read-only file system" in instance.sh(f"docker exec {CONTAINER} touch /usr/x 2>&1 || true")
     host = instance.inspect(CONTAINER)[0]["HostConfig"]
-    assert (host["Memory"], host["PidsLimit"]) == (512 * 1024**2, 200)
+    assert (host["Memory"], host["PidsLimit"]) == (1536 * 1024**2, 200)
 
 
 def test_the_password_is_long_and_only_its_reader_reads_it(instance: Instance, secrets: dict[str, str]) -> None:

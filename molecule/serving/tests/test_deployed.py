@@ -6,11 +6,12 @@ import json
 
 from edge.traffic import ask, request
 from instance import Instance
-from serving.models import FLOWERS, NAMES, NUMBERS, PREFIX, containers, images, predict
+from serving.models import DIGIT, FLOWERS, NAMES, NUMBERS, PREFIX, containers, images, predict
 
 
 def test_every_model_answers_with_its_name_and_version(instance: Instance) -> None:
-    replies = {name: predict(instance, name, FLOWERS if name in {"iris", "flowers"} else NUMBERS) for name in NAMES}
+    bodies = {"iris": FLOWERS, "flowers": FLOWERS, "digits": DIGIT}
+    replies = {name: predict(instance, name, bodies.get(name, NUMBERS)) for name in NAMES}
     assert {
         name: (reply.status, reply.headers["x-model-name"], reply.headers["x-model-version"])
         for name, reply in replies.items()

@@ -44,6 +44,7 @@ def test_what_breaks_leaves_its_predecessor_serving(instance: Instance, rollout:
         "torn": "1",
         "slow": "1",
         "unbuildable": "1",
+        "digits": "1",
     }
 
 

@@ -15,6 +15,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -34,13 +35,21 @@ FILTER_LENGTH, FILTER_CLAUSES = 8192, 20
 ORDER_LENGTH, ORDER_KEYS = 512, 10
 # A compressed body of more members than this is not what a client makes, only slow to read.
 MEMBERS, ENCODINGS = 64, 3
+# Levels of a query in GraphQL, bytes of one name in a path, and the largest number of results that any route takes.
+GRAPHQL_DEPTH = 40
+NAME_BYTES = 255
+MOST_RESULTS = 2**31 - 1
 ERROR_BODY = MIB
 BIG = 64 * KIB
 RETRY_SECONDS = b"5"
+# How often what still goes on for a client that is gone is cancelled.
+CANCEL_EVERY_SECONDS = 1.0
 
 UPLOAD = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/(.+)")
 MULTIPART = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/mpu/(?:create|complete)/(.+)")
 RUN_UPLOAD = "/mlflow/upload-artifact"
+# Routes that read an object of JSON; one other takes a file below the same prefix.
+OBJECT_ROUTES = re.compile(r"/graphql/?|/(?:ajax-)?api/[0-9.]+/mlflow/(?!upload-artifact).*")
 FORMS = re.compile(r"/signup|.*/mlflow/users/[a-z-]+|/login|/logout")
 READS = re.compile(
     r"/graphql|.*/(?:search|search-datasets|batchGetInfos|batchGet|traces/metrics|get-latest-versions|calculate-filter-correlation"
@@ -75,6 +84,7 @@ OBJECTS = {
 AND = re.compile(r"(?<![a-z])(?:and|or)(?![a-z])", re.IGNORECASE)
 COMPARISON = re.compile(r"[<>=!]+|(?<![a-z])(?:like|ilike|in|is|rlike)(?![a-z])", re.IGNORECASE)
 CANCELLED = re.compile(r"QueryCanceled|canceling statement due to")
+TOO_MUCH = re.compile(r"ConfigurationLimitExceeded|temporary file size exceeds")
 AWAY = re.compile(
     r"QueuePool limit of size|\((?:psycopg|sqlite3|pymysql)[\w.]*\.(?:OperationalError|InterfaceError|AdminShutdown|CannotConnectNow)\)"
 )
@@ -170,6 +180,8 @@ class Settings:
     protected: Callable[[str, bool], bool] = lambda _path, _removes: False
     # The path of what is written below a run.
     run_path: Callable[[str, str], str | None] = lambda _run, _path: None
+    # Marks the work of a request, and gives what ends it.
+    working: Callable[[], AbstractContextManager[Callable[[], None]]] = lambda: nullcontext(lambda: None)
 
 
 # Origins
@@ -326,6 +338,36 @@ def check_tags(request: Request, body: Any) -> None:
         raise invalid(f"The tag {key} is set by the server alone.")
 
 
+def check_results(name: str, value: Any) -> None:
+    """Take a whole number: MLflow fails at all others."""
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, str):
+        whole = re.fullmatch(r"-?[0-9]{1,10}", value) is not None
+    if not whole or abs(int(value)) > MOST_RESULTS:
+        raise invalid(f"{name} is no whole number, or above {MOST_RESULTS}.")
+
+
+def check_texts(value: Any) -> None:
+    """Refuse texts with a zero byte, which no column of the database takes."""
+    stack = [value]
+    while stack:
+        found = stack.pop()
+        if isinstance(found, str) and "\0" in found:
+            raise invalid("The request holds a text with a zero byte.")
+        if isinstance(found, dict):
+            stack += [*found, *found.values()]
+        elif isinstance(found, list):
+            stack += found
+
+
+def check_path(request: Request) -> None:
+    """Refuse names that no store of files takes."""
+    match = UPLOAD.fullmatch(request.path)
+    names = match[1].rstrip("/").split("/") if match and request.method == "PUT" else []
+    if any(name in {".", ".."} or "\0" in name or len(name.encode(errors="replace")) > NAME_BYTES for name in names):
+        raise invalid(f"The artifact's path has '.', '..', a zero byte or a name of more than {NAME_BYTES} bytes.")
+
+
 def check_fields(request: Request, fields: Iterable[tuple[str, Any]]) -> None:
     """Apply the rules on single fields, however they are spelled."""
     for name, value in fields:
@@ -334,6 +376,8 @@ def check_fields(request: Request, fields: Iterable[tuple[str, Any]]) -> None:
             check_filter(name, value)
         elif key == "orderby":
             check_order(name, value)
+        elif key == "maxresults" and value is not None:
+            check_results(name, value)
         elif key in LOCATIONS:
             check_location(name, value)
         elif key == "source" and request.path.rstrip("/").endswith("/model-versions/create"):
@@ -344,6 +388,7 @@ def check_fields(request: Request, fields: Iterable[tuple[str, Any]]) -> None:
 
 def check_query(request: Request) -> None:
     """The same for parameters of the address, which may be there several times."""
+    check_texts([value for _, value in request.query])
     check_fields(request, request.query)
     check_order("order_by", [value for name, value in request.query if plain(name) == "orderby"])
     check_filter("filter", [value for name, value in request.query if plain(name) in FILTERS])
@@ -361,18 +406,20 @@ def check_graphql(request: Request, body: Mapping[str, Any]) -> None:
         return
     given = body.get("variables")
     variables = dict(given) if isinstance(given, dict) else {}
-    stack: list[Any] = [document]
+    stack: list[tuple[Any, int]] = [(document, 0)]
     nodes: list[Node] = []
     while stack:
-        node = stack.pop()
+        node, depth = stack.pop()
+        # A level of a query is a field in a set of fields.
+        if depth > 2 * GRAPHQL_DEPTH:
+            raise invalid(f"The query has more than {GRAPHQL_DEPTH} levels.")
         nodes.append(node)
         if isinstance(node, VariableDefinitionNode) and node.default_value is not None:
             variables.setdefault(node.variable.name.value, value_from_ast_untyped(node.default_value))
         for key in node.keys:
             value = getattr(node, key, None)
-            stack.extend(
-                item for item in (value if isinstance(value, list | tuple) else [value]) if isinstance(item, Node)
-            )
+            items = value if isinstance(value, list | tuple) else [value]
+            stack.extend((item, depth + 1) for item in items if isinstance(item, Node))
     for node in nodes:
         if isinstance(node, ArgumentNode | ObjectFieldNode):
             value = value_from_ast_untyped(node.value, variables)
@@ -395,7 +442,11 @@ def parsed(body: bytes) -> Any:
 def check_body(request: Request, body: bytes) -> Any:
     """Apply the rules on what a body says; return it."""
     value = parsed(body)
+    if value is not None and not isinstance(value, dict) and OBJECT_ROUTES.fullmatch(request.path):
+        raise invalid("The body is no JSON object.")
     try:
+        if b"\\u0000" in body or b"\0" in body:
+            check_texts(value)
         if isinstance(value, dict):
             check_fields(request, value.items())
             if request.path.rstrip("/") == "/graphql":
@@ -505,6 +556,11 @@ def told(status: int, text: str) -> tuple[int, str] | None:
     """Status and message in place of a text that says something of the database or the server's files; None if it says nothing of them."""
     if CANCELLED.search(text):
         return 400, "The search took longer than the server allows (tracking_statement_timeout). Ask for less."
+    if TOO_MUCH.search(text):
+        return (
+            400,
+            "The search needs more room on disk than the database allows (temp_file_limit in postgres_settings). Ask for less.",
+        )
     if AWAY.search(text):
         return 503, "The database does not answer now. Try again."
     if LEAK.search(text):
@@ -518,7 +574,9 @@ def cleaned(status: int, body: bytes) -> tuple[int, bytes]:
     value = parsed_or_none(body)
     if isinstance(value, dict) and isinstance(value.get("message", value.get("detail")), str):
         key = "message" if "message" in value else "detail"
-        if value.get("error_code") == "TEMPORARILY_UNAVAILABLE" and not CANCELLED.search(value[key]):
+        if value.get("error_code") == "TEMPORARILY_UNAVAILABLE" and not (
+            CANCELLED.search(value[key]) or TOO_MUCH.search(value[key])
+        ):
             found: tuple[int, str] | None = (503, "The database does not answer now. Try again.")
         else:
             found = told(status, value[key])
@@ -611,8 +669,11 @@ class Answer:
         self.held: Message | None = None
         self.body = bytearray()
         self.done = False
+        # MLflow has said all.
+        self.complete = False
 
     async def __call__(self, message: Message) -> None:
+        self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
         if self.done:
             return
         if self.refused is not None and not self.status:
@@ -659,6 +720,35 @@ class Answer:
         await self.send({"type": "http.response.body", "body": body})
 
 
+class Client:
+    """Hands the body on, then waits for the client to go away: a server is asked by one task at a time."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.read = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    async def __call__(self) -> Message:
+        if self.read.is_set():
+            await self.gone.wait()
+            return {"type": "http.disconnect"}
+        message = await self.receive()
+        if not message.get("more_body", False):
+            self.read.set()
+        return message
+
+    async def watch(self, cancel: Callable[[], None], answer: Answer) -> None:
+        """Cancel what the database does for a client that went away before its answer was complete."""
+        await self.read.wait()
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.gone.set()
+        while not answer.complete:
+            await asyncio.to_thread(cancel)
+            # The handler may ask something else after that.
+            await asyncio.sleep(CANCEL_EVERY_SECONDS)
+
+
 class Gate:
     """Asks the rules, and hands on to MLflow's application what they let through."""
 
@@ -675,7 +765,7 @@ class Gate:
         taken: list[int] = []
         try:
             receive = await self.admit(request, scope, receive, answer, taken)
-            await self.app(scope, receive, answer)
+            await self.answer(request, scope, receive, answer)
         except RefusedError as error:
             if not answer.status:
                 await answer.refuse(error)
@@ -687,12 +777,26 @@ class Gate:
             if request.changes:
                 audit.info("%s", audit_line(request, answer.status))
 
+    async def answer(self, request: Request, scope: Message, receive: Receive, answer: Answer) -> None:
+        """Have MLflow answer. A client that gives up a search frees its queries; a change is carried out."""
+        if request.changes:
+            await self.app(scope, receive, answer)
+            return
+        client = Client(receive)
+        with self.settings.working() as cancel:
+            watch = asyncio.create_task(client.watch(cancel, answer))
+            try:
+                await self.app(scope, client, answer)
+            finally:
+                watch.cancel()
+
     async def admit(
         self, request: Request, scope: Message, receive: Receive, answer: Answer, taken: list[int]
     ) -> Receive:
         """Raise RefusedError, or return where MLflow's application gets the body from."""
         check_origin(request, self.settings.origins)
         check_query(request)
+        check_path(request)
         limit = body_limit(request, self.settings)
         check_length(request, limit)
         undo = encodings(request)

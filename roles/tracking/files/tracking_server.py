@@ -237,7 +237,9 @@ def authenticated_app() -> Application:
 def guarded(app: Application, *, signs_in: bool) -> Application:
     """Return MLflow's application behind the gate."""
     import gate
+    import queries
 
+    queries.watch_pools()
     # Lines of JSON alone, from every process, whatever else is logged.
     gate.audit.setLevel(logging.INFO)
     gate.audit.propagate = False
@@ -248,6 +250,7 @@ def guarded(app: Application, *, signs_in: bool) -> Application:
         artifact=int(os.environ.get("TRACKING_MAX_ARTIFACT", gate.Settings.artifact)),
         protected=gate.is_protected,
         run_path=gate.run_path,
+        working=queries.working,
     )
     if signs_in:
         from mlflow.server import auth
