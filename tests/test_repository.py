@@ -141,7 +141,15 @@ def test_no_image_has_a_floating_tag() -> None:
 def test_the_paths_of_the_configuration_exist() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "ansible.cfg")
-    keys = ["inventory", "roles_path", "library", "filter_plugins", "callback_plugins", "inventory_plugins", "vars_plugins"]
+    keys = [
+        "inventory",
+        "roles_path",
+        "library",
+        "filter_plugins",
+        "callback_plugins",
+        "inventory_plugins",
+        "vars_plugins",
+    ]
     assert [key for key in keys if not (ROOT / config["defaults"][key]).is_dir()] == []
 
 
