@@ -97,6 +97,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import tempfile
 import time
@@ -110,6 +111,7 @@ from ansible.module_utils.engine import Engine, EngineError, socket_path
 DIGEST_LABEL = "mlflow-anywhere.inputs"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 LOG_LINES = 40
+ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 
 
 class BuildError(Exception):
@@ -177,9 +179,16 @@ def write_context(target: IO[bytes], dockerfile: str, files: list[dict[str, Any]
                 archive.addfile(member, source)
 
 
+def words(text: str) -> str:
+    """Return what a program said as lines of plain text. The engine paints what it has from stderr, piece by piece, and ends pieces with no line."""
+    plain = ESCAPES.sub("", text).replace("\r\n", "\n")
+    # Of a line that was written over, what stood there last.
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in plain.split("\n"))
+
+
 def build(engine: Any, parameters: dict[str, Any], label: str) -> None:
     """Build the image; raise BuildError with the end of the build's output."""
-    lines: list[str] = []
+    text = ""
     proxies = {name: os.environ[name] for name in PROXIES if os.environ.get(name) and parameters["network"] != "none"}
     with tempfile.TemporaryFile() as context:
         write_context(context, parameters["dockerfile"], parameters["files"])
@@ -194,9 +203,9 @@ def build(engine: Any, parameters: dict[str, Any], label: str) -> None:
             "labels": {DIGEST_LABEL: label},
         }
         for step in engine.build(context, options):
-            lines += str(step.get("stream", "")).splitlines()
+            text += str(step.get("stream", ""))
             if "error" in step:
-                raise BuildError(step["error"], "\n".join(lines[-LOG_LINES:]))
+                raise BuildError(words(str(step["error"])), "\n".join(words(text).splitlines()[-LOG_LINES:]))
 
 
 def main() -> None:

@@ -69,3 +69,73 @@ def test_services_that_are_gone_after_a_rollout_run_no_more() -> None:
         "kept": {"b": {"labels": {"x": "2"}}},
     }
     assert module.running_services(rollout) == {"a": {"x": "1"}, "b": {"x": "2"}}
+
+
+def entry(name: str, version: str, replicas: int = 1, **more: Any) -> dict[str, Any]:
+    return {"name": name, "service": f"p-model-{name}", "version": version, "replicas": replicas} | more
+
+
+def state(version: str, *, changed: bool = False, ok: bool = True, **more: Any) -> dict[str, Any]:
+    labels = {"mlflow-anywhere.version": version} if version else {}
+    return {"ok": ok, "changed": changed, "labels": labels, "seconds": 31.4, "serving": bool(version)} | more
+
+
+def told(services: dict[str, Any], entries: list[dict[str, Any]], *, dry: bool = False, **more: Any) -> str:
+    rollout = {
+        "services": {f"p-model-{name}": found for name, found in services.items()},
+        "removed": more.get("removed", []),
+    }
+    before = {f"p-model-{name}": labels for name, labels in more.get("before", {}).items()}
+    return module.changes(rollout, entries, more.get("failed", []), before, dry=dry)
+
+
+OLD = {"mlflow-anywhere.version": "1", "mlflow-anywhere.name": "digits"}
+
+
+def test_what_changed_is_told_in_one_line() -> None:
+    services = {"digits": state("2", changed=True), "iris": state("1")}
+    entries = [entry("digits", "2", 2), entry("iris", "1")]
+    before = {"digits": OLD, "iris": OLD}
+    assert told(services, entries, before=before) == "digits 1 -> 2 (2 replicas, 31 s), iris unchanged"
+
+
+def test_what_would_change_is_told_by_a_dry_run() -> None:
+    found = state("2", changed=True)
+    del found["seconds"]
+    assert (
+        told({"digits": found}, [entry("digits", "2")], dry=True, before={"digits": OLD})
+        == "A run would do: digits 1 -> 2 (1 replica)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("services", "entries", "more", "line"),
+    [
+        ({"iris": state("1", changed=True)}, [entry("iris", "1")], {}, "iris 1 is new (1 replica, 31 s)"),
+        (
+            {"iris": state("1", changed=True)},
+            [entry("iris", "1")],
+            {"before": {"iris": OLD}},
+            "iris 1 changed (1 replica, 31 s)",
+        ),
+        ({"iris": state("1")}, [entry("iris", "1")], {}, "iris unchanged"),
+        (
+            {"iris": state("1", ok=False)},
+            [entry("iris", "2")],
+            {"failed": ["p-model-iris"], "before": {"iris": OLD}},
+            "iris 2 failed, 1 goes on",
+        ),
+        (
+            {"iris": state("", ok=False)},
+            [entry("iris", "2")],
+            {"failed": ["p-model-iris"]},
+            "iris 2 failed, is not served",
+        ),
+        ({}, [entry("iris", "")], {"failed": ["p-model-iris"], "before": {"iris": OLD}}, "iris failed, 1 goes on"),
+        ({}, [], {"removed": ["p-model-digits"], "before": {"digits": OLD}}, "digits 1 removed"),
+        ({"iris": state("1")}, [entry("iris", "1", challenger=True)], {}, "iris (challenger) unchanged"),
+        ({}, [], {}, "nothing is served"),
+    ],
+)
+def test_every_way_a_rollout_ends_has_its_words(services: Any, entries: Any, more: Any, line: str) -> None:
+    assert told(services, entries, **more) == line

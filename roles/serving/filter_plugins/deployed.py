@@ -48,6 +48,53 @@ def running_services(rollout: Mapping[str, Any]) -> dict[str, Labels]:
     return {name: state["labels"] for name, state in states.items() if state.get("labels")}
 
 
+def changes(
+    rollout: Mapping[str, Any],
+    deployments: list[Mapping[str, Any]],
+    failed: list[str],
+    before: Services,
+    *,
+    dry: bool = False,
+) -> str:
+    """What a rollout did, or would do, in one line: `digits 1 -> 2 (2 replicas, 31 s), iris unchanged`."""
+    said = [change(item, rollout, failed, before.get(item["service"]) or {}) for item in deployments]
+    said += [
+        f"{title(before.get(name) or {}, name)} {version(before.get(name) or {}) or ''} removed".replace("  ", " ")
+        for name in rollout["removed"]
+    ]
+    moved = [text for text in said if not text.endswith("unchanged")]
+    same = [text.removesuffix(" unchanged") for text in said if text.endswith("unchanged")]
+    parts = moved + ([f"{', '.join(same)} unchanged"] if same else [])
+    return ("A run would do: " if dry else "") + (", ".join(parts) or "nothing is served")
+
+
+def change(item: Mapping[str, Any], rollout: Mapping[str, Any], failed: list[str], before: Labels) -> str:
+    """What became of one entry."""
+    name = item["name"] + (" (challenger)" if item.get("challenger") else "")
+    state = rollout["services"].get(item["service"]) or {}
+    old, new = version(before), str(item["version"])
+    if item["service"] in failed:
+        now = version(state.get("labels") or {}) if state else old
+        what = f"{new} failed" if new else "failed"
+        return f"{name} {what}, {f'{now} goes on' if now and state.get('serving', True) else 'is not served'}"
+    if not state.get("changed"):
+        return f"{name} unchanged"
+    count = "1 replica" if item["replicas"] == 1 else f"{item['replicas']} replicas"
+    took = f", {round(state['seconds'])} s" if "seconds" in state else ""
+    way = f"{old} -> {new}" if old and old != new else f"{new} changed" if old else f"{new} is new"
+    return f"{name} {way} ({count}{took})"
+
+
+def version(labels: Labels) -> str:
+    """The version that a service says it serves."""
+    return labels.get("mlflow-anywhere.version", "")
+
+
+def title(labels: Labels, service: str) -> str:
+    """What a service is called by those who declared it."""
+    return labels.get("mlflow-anywhere.name", service) + (" (challenger)" if service.endswith("--challenger") else "")
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -55,6 +102,7 @@ class FilterModule:
         """Map filter names to functions, as Ansible asks for it."""
         return {
             "bad_services": bad_services,
+            "changes": changes,
             "running_services": running_services,
             "undeclared": undeclared,
             "unknown_entries": unknown_entries,
