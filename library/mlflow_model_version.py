@@ -261,14 +261,13 @@ class Registry:
         ca_path: str | None = None,
         timeout: float = 30,
         pause: float = 1,
-        patience: float = 0,
     ) -> None:
         """Keep the address and the credentials; nothing is asked yet."""
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.pause = pause
         # Seconds that are left to wait, over all requests, for a server that says that it cannot answer right now.
-        self.patience = patience
+        self.patience = 0.0
         self._headers = {"Accept": "application/json"}
         if credentials:
             token = base64.b64encode(":".join(credentials).encode()).decode()

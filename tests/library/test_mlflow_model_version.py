@@ -184,7 +184,9 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again_when_it_says(
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
     server.busy = busy
-    assert look_up(module.Registry(server.url, pause=0, patience=30))["version"] == "1"
+    registry = module.Registry(server.url, pause=0)
+    registry.patience = 30
+    assert look_up(registry)["version"] == "1"
     assert slept == waited
 
 
@@ -192,7 +194,8 @@ def test_the_patience_ends(server: FakeMlflow, monkeypatch: pytest.MonkeyPatch) 
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
     server.busy = 1000
-    registry = module.Registry(server.url, pause=0, patience=12)
+    registry = module.Registry(server.url, pause=0)
+    registry.patience = 12
     with pytest.raises(module.BusyError):
         look_up(registry)
     assert slept == [0, 0, 5, 5]
