@@ -10,7 +10,7 @@ from ansible.plugins.action import ActionBase
 SECONDS = 10
 
 
-class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no types
+class ActionModule(ActionBase):
     """The rollout as a task."""
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

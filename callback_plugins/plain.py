@@ -63,7 +63,7 @@ def plain(result: MutableMapping[str, Any]) -> None:
         result.pop(name, None)
 
 
-class CallbackModule(Default):  # type: ignore[misc] # Ansible has no types
+class CallbackModule(Default):
     """Ansible's own output, with headings in time and messages once."""
 
     CALLBACK_VERSION = 2.0

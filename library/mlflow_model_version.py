@@ -917,9 +917,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     """Carry out what the module was called for and return its result."""
     params = module.params
     credentials = (params["username"], params["password"] or "") if params["username"] else None
-    registry = Registry(
-        params["tracking_url"], credentials, params["ca_path"], params["timeout"], patience=params["patience"]
-    )
+    registry = Registry(params["tracking_url"], credentials, params["ca_path"], params["timeout"])
+    registry.patience = params["patience"]
     records = Records(params["records"])
     versions = look_up_each(registry, params["models"], records, whole=bool(params["records"]) and not params["dest"])
     if not params["dest"]:

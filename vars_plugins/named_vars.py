@@ -55,7 +55,7 @@ HELP = (
 )
 
 
-class VarsModule(HostGroupVars):  # type: ignore[misc] # Ansible has no types
+class VarsModule(HostGroupVars):
     """Ansible's own plug-in, whose messages name file, line and excerpt."""
 
     def load_found_files(self, loader: Any, data: Any, found_files: list[Any]) -> Any:

@@ -19,7 +19,14 @@ def declared(*entries: dict[str, Any]) -> list[dict[str, Any]]:
 def service(name: str, platform: str = PLATFORM, **entry: Any) -> Services:
     """A service as the role serving labels it."""
     full = f"{PLATFORM}-model-{name}"
-    said = {"name": name, "service": full, "engine": "mlflow", "replicas": 1, "port": None, "challenger": False} | entry
+    said: dict[str, Any] = {
+        "name": name,
+        "service": full,
+        "engine": "mlflow",
+        "replicas": 1,
+        "port": None,
+        "challenger": False,
+    } | entry
     return {said["service"]: {"mlflow-anywhere.platform": platform, "mlflow-anywhere.entry": json.dumps(said)}}
 
 

@@ -121,7 +121,7 @@ def test_who_is_busy_for_a_moment_is_asked_again_when_it_says(
         if len(slept) == 2:
             routes["/models/iris/invocations"] = whole
 
-    monkeypatch.setattr(module.time, "sleep", sleep)
+    monkeypatch.setattr("time.sleep", sleep)
     assert module.check_model(url, "iris", 5)["prediction"] == [0]
     assert slept == [5, 5]
 
@@ -129,7 +129,7 @@ def test_who_is_busy_for_a_moment_is_asked_again_when_it_says(
 def test_who_stays_busy_is_a_failure(url: str, routes: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
     routes["/models/iris/invocations"] = (503, {"Retry-After": "5"}, b"busy")
     slept: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr("time.sleep", slept.append)
     with pytest.raises(module.SmokeError, match="answers 503: busy"):
         module.check_model(url, "iris", 5)
     assert sum(slept) == module.PATIENCE

@@ -25,7 +25,7 @@ def run(place: Path, **files: str) -> subprocess.CompletedProcess[str]:
     (place / "hosts.yml").write_text("all: {hosts: {here: {}}}\n")
     for name, text in files.items():
         (variables / f"{name}.yml").write_text(text)
-    command = [Path(sys.executable).parent / "ansible-inventory", "-i", str(place), "--host", "here"]
+    command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(place), "--host", "here"]
     plain = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment = plain | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Labels = Mapping[str, str]
 Services = Mapping[str, Labels]
 
 
-def bad_services(checked: list[Mapping[str, Any]], wanted: list[Mapping[str, Any]]) -> dict[str, str]:
+def bad_services(checked: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The service of every entry that cannot be served as the registry is, with the reason. A challenger that does not exist is no mistake."""
     return {
         entry["service"]: f"{entry['name']}: {found['problem']}"
@@ -18,7 +18,9 @@ def bad_services(checked: list[Mapping[str, Any]], wanted: list[Mapping[str, Any
     }
 
 
-def unknown_entries(checked: list[Mapping[str, Any]], wanted: list[Mapping[str, Any]], services: Services) -> list[str]:
+def unknown_entries(
+    checked: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]], services: Services
+) -> list[str]:
     """The names of the entries that name what is neither in the registry nor served: mistakes in the list itself.
 
     What is served and then goes from the registry is that model's failure, as all is that the registry holds.
@@ -50,7 +52,7 @@ def running_services(rollout: Mapping[str, Any]) -> dict[str, Labels]:
 
 def changes(
     rollout: Mapping[str, Any],
-    deployments: list[Mapping[str, Any]],
+    deployments: Sequence[Mapping[str, Any]],
     failed: list[str],
     before: Services,
     *,
