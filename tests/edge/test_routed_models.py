@@ -99,3 +99,10 @@ def test_two_models_that_run_on_one_port_do_not_both_have_it() -> None:
     assert (models["a"]["port"], models["b"]["port"]) == (None, 9201)
     models = by_name(routed_models(declared({"name": "a"}, {"name": "b"}), services))
     assert (models["a"]["port"], models["b"]["port"]) == (9201, None)
+
+
+def test_what_cannot_be_served_gets_no_route_and_loses_none() -> None:
+    entries = declared({"name": "a"}, {"name": "b", "port": 9202})
+    bad = [model["service"] for model in entries]
+    assert by_name(routed_models(entries, service("a"), bad=bad)).keys() == {"a"}
+    assert routed_models(entries, service("a"), bad=bad) == routed_models(entries[:1], service("a"))

@@ -26,8 +26,9 @@ def routed_models(
     services: Mapping[str, Mapping[str, str]],
     platform_name: str = "mlflow-anywhere",
     reserved_ports: Iterable[int] = (),
+    bad: Iterable[str] = (),
 ) -> list[Model]:
-    """Every model that runs as it runs, and every other one that is declared, by name.
+    """Every model that runs as it runs, and every other one that is declared, by name. One of `bad` services that does not run gets no route.
 
     So a route ends when its service is gone, changes when its service has changed, and the order of the list decides nothing.
     """
@@ -36,7 +37,12 @@ def routed_models(
         for name, labels in services.items()
         if labels.get("mlflow-anywhere.platform") == platform_name and (entry := entry_of(labels))
     }
-    models = {model["service"]: routed(model, model["challenger"], model["challenger_service"]) for model in declared}
+    refused = set(bad)
+    models = {
+        model["service"]: routed(model, model["challenger"], model["challenger_service"])
+        for model in declared
+        if model["service"] not in refused
+    }
     for name, entry in running.items():
         second = f"{name}--challenger"
         if not entry.get("challenger"):
