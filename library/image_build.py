@@ -109,6 +109,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import tempfile
 import time
@@ -123,6 +124,7 @@ from ansible.module_utils.engine import Engine, EngineError, socket_path
 DIGEST_LABEL = "mlflow-anywhere.inputs"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 LOG_LINES = 40
+ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 
 
 class BuildError(Exception):
@@ -195,9 +197,16 @@ def proxies_of_host() -> dict[str, str]:
     return {name: os.environ[name] for name in PROXIES if os.environ.get(name)}
 
 
+def words(text: str) -> str:
+    """Return what a program said as lines of plain text. The engine paints what it has from stderr, piece by piece, and ends pieces with no line."""
+    plain = ESCAPES.sub("", text).replace("\r\n", "\n")
+    # Of a line that was written over, what stood there last.
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in plain.split("\n"))
+
+
 def build(engine: Any, parameters: dict[str, Any], label: str, *, cached: bool = True) -> None:
     """Build the image; raise BuildError with the end of the build's output."""
-    lines: list[str] = []
+    text = ""
     proxies = proxies_of_host() if parameters["network"] != "none" else {}
     with tempfile.TemporaryFile() as context:
         write_context(context, parameters["dockerfile"], parameters["files"])
@@ -214,9 +223,9 @@ def build(engine: Any, parameters: dict[str, Any], label: str, *, cached: bool =
             "labels": {DIGEST_LABEL: label},
         }
         for step in engine.build(context, options):
-            lines += str(step.get("stream", "")).splitlines()
+            text += str(step.get("stream", ""))
             if "error" in step:
-                raise BuildError(step["error"], "\n".join(lines[-LOG_LINES:]))
+                raise BuildError(words(str(step["error"])), "\n".join(words(text).splitlines()[-LOG_LINES:]))
 
 
 def newer_in(engine: Any, image: dict[str, Any]) -> list[str]:

@@ -31,6 +31,10 @@ options:
     description: Seconds that the tracking server may take for one answer.
     type: int
     default: 30
+  patience:
+    description: Seconds that a server is waited for that answers that it cannot answer right now, over all questions. Its Retry-After is followed.
+    type: int
+    default: 30
   models:
     description: The models to look up. The result has one item for each, in this order.
     type: list
@@ -148,6 +152,7 @@ import hashlib
 import http
 import http.client
 import ipaddress
+import itertools
 import json
 import math
 import os
@@ -261,6 +266,8 @@ class Registry:
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.pause = pause
+        # Seconds that are left to wait, over all requests, for a server that says that it cannot answer right now.
+        self.patience = 0.0
         self._headers = {"Accept": "application/json"}
         if credentials:
             token = base64.b64encode(":".join(credentials).encode()).decode()
@@ -277,7 +284,7 @@ class Registry:
     ) -> http.client.HTTPResponse:
         """Send a GET request, or POST what `body` holds, and return the answer, unread."""
         url = self.url + path + ("?" + urllib.parse.urlencode(query) if query else "")
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in itertools.count(1):
             try:
                 request = urllib.request.Request(url, headers=self._headers)  # noqa: S310 - main() lets only http(s) through
                 if body is not None:
@@ -285,8 +292,7 @@ class Registry:
                     request.add_header("Content-Type", "application/json")
                 return cast("http.client.HTTPResponse", self._opener.open(request, timeout=self.timeout))
             except urllib.error.HTTPError as error:
-                if error.code in (502, 503, 504) and attempt < ATTEMPTS:
-                    time.sleep(self.pause)
+                if error.code in (502, 503, 504) and self._waits(error, attempt):
                     continue
                 raise self._refusal(url, error) from error
             except (OSError, http.client.HTTPException) as error:
@@ -298,6 +304,20 @@ class Registry:
                     f"The tracking server at {self.url} does not answer: {reason}. Start it: make up"
                 ) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
+
+    def _waits(self, error: urllib.error.HTTPError, attempt: int) -> bool:
+        """Wait before the next question to a server that cannot answer right now; False where it was asked often enough."""
+        said = error.headers.get("Retry-After", "")
+        seconds = float(said) if re.fullmatch("[0-9]{1,4}", said) else self.pause
+        if attempt < ATTEMPTS:
+            seconds = min(seconds, self.pause)
+        elif seconds > self.patience or self.patience <= 0:
+            return False
+        else:
+            self.patience -= max(seconds, 1)
+        error.close()
+        time.sleep(seconds)
+        return True
 
     def _refusal(self, url: str, error: urllib.error.HTTPError) -> RegistryError:
         text = error.read(LARGEST_TEXT).decode(errors="replace")
@@ -898,6 +918,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     credentials = (params["username"], params["password"] or "") if params["username"] else None
     registry = Registry(params["tracking_url"], credentials, params["ca_path"], params["timeout"])
+    registry.patience = params["patience"]
     records = Records(params["records"])
     versions = look_up_each(registry, params["models"], records, whole=bool(params["records"]) and not params["dest"])
     if not params["dest"]:
@@ -929,6 +950,7 @@ def main() -> None:
             "password": {"type": "str", "no_log": True},
             "ca_path": {"type": "path"},
             "timeout": {"type": "int", "default": 30},
+            "patience": {"type": "int", "default": 30},
             "models": {
                 "type": "list",
                 "elements": "dict",

@@ -81,6 +81,10 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
+# What a server says that cannot answer right now, and the seconds that are waited for it.
+BUSY = (429, 503)
+PATIENCE = 30
+
 
 class Answer(NamedTuple):
     """Status, headers (names in lower case) and body of an HTTP response."""
@@ -98,7 +102,9 @@ class SmokeError(Exception):
     """A check did not find what it looked for."""
 
 
-def request(url: str, timeout: int, data: Any = None, headers: dict[str, str] | None = None) -> Answer:
+def request(
+    url: str, timeout: int, data: Any = None, headers: dict[str, str] | None = None, patience: int = PATIENCE
+) -> Answer:
     """GET `url`, or POST `data` to it as JSON; raise SmokeError when nothing answers."""
     body = None if data is None else json.dumps(data).encode()
     ask = urllib.request.Request(  # noqa: S310 - the address comes from the inventory
@@ -108,7 +114,13 @@ def request(url: str, timeout: int, data: Any = None, headers: dict[str, str] | 
         with urllib.request.urlopen(ask, timeout=timeout) as response:  # noqa: S310
             return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, response.read())
     except urllib.error.HTTPError as error:
-        return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
+        answer = Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
+        said = answer.headers.get("retry-after", "")
+        # Who says when to come back is asked again then.
+        if answer.status in BUSY and said.isdigit() and int(said) <= patience:
+            time.sleep(int(said))
+            return request(url, timeout, data, headers, patience - max(1, int(said)))
+        return answer
     except OSError as error:
         message = f"{url} does not answer: {error}"
         raise SmokeError(message) from error

@@ -32,6 +32,9 @@ options:
           - C(TaskTemplate.Networks[].Target) may be a name.
         type: dict
         required: true
+      timeout:
+        description: Seconds that its rollout may take, in place of O(timeout).
+        type: int
   prune_labels:
     description:
       - Services with all these labels that are neither in O(services) nor in O(keep) are removed.
@@ -68,6 +71,19 @@ options:
     description: Lines of a failed container's log that are returned.
     type: int
     default: 40
+  history:
+    description:
+      - File on the host that remembers which services were ever healthy. One that never was is removed when its rollout fails, whatever interrupted
+        the runs before. A missing file is begun with the services that are there.
+    type: path
+  slice:
+    description: Seconds after which the module returns RV(unfinished) and RV(news), to be called again with O(resume). 0 is never.
+    type: int
+    default: 0
+  resume:
+    description: What an earlier call returned as RV(unfinished).
+    type: dict
+    default: {}
   fail:
     description: Whether a service that does not get healthy fails the task. If not, RV(failed_services) names it.
     type: bool
@@ -144,13 +160,23 @@ removed:
   description: Names of the services that were removed.
   returned: always
   type: list
+unfinished:
+  description: Where the rollout is, for the next call.
+  returned: when O(slice) ended before the rollout
+  type: dict
+news:
+  description: What became of the services since the last call, one line each.
+  returned: when O(slice) is set
+  type: list
 """
 
 import base64
 import hashlib
 import http
 import json
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
@@ -169,6 +195,25 @@ ENDED_BADLY = ("failed", "rejected")
 POLL_SECONDS = 0.5
 # How long a rollback that this module asked for may take.
 ROLLBACK_SECONDS = 60
+# An answer that asking again does not change, as the program of the health check prints it, and so many of them in a row end the wait.
+DEFINITE = re.compile(r"1: HTTP/1\.[01] (?:4(?!08|25|29)[0-9]{2}|50[01])\b")
+DEFINITE_ANSWERS = 3
+# What the number means that a container or its health check ended with.
+EXIT_CODES = {
+    "-1": "no answer in time",
+    "125": "the engine could not start it",
+    "126": "its command cannot be run",
+    "127": "its command was not found",
+    "132": "crashed: this processor lacks an instruction that it needs",
+    "134": "crashed: it aborted itself",
+    "137": "killed, probably out of memory",
+    "139": "crashed: it used memory that is not its own, as code does that was compiled or pickled for another Python",
+    "143": "ended from outside",
+}
+# How much of a health check's answer is shown: its head says which answer it was, its tail names the exception.
+HEAD, TAIL = 150, 900
+HEALTH_ANSWERS = 2
+LONGEST_SHOWN = 120
 
 
 class Engine(Protocol):
@@ -281,9 +326,58 @@ class DockerEngine:
         except EngineError:
             return []
         return [
-            f"{entry['ExitCode']}: {entry['Output'].strip()[:500]}"
+            f"{entry['ExitCode']}: {shortened(entry['Output'].strip())}"
             for entry in (state.get("Health") or {}).get("Log") or []
-        ][-2:]
+        ]
+
+
+def shortened(text: str) -> str:
+    """Return a long text without its middle."""
+    return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} ... {text[-TAIL:]}"
+
+
+def in_words(text: str) -> str:
+    """Return what the engine says of a task or a health check, with what its exit code means."""
+    found = re.search(r"non-zero exit \((-?[0-9]+)\)", text) or re.match(r"(-?[0-9]+):", text)
+    words = EXIT_CODES.get(found[1], "") if found else ""
+    # Quoted line breaks are those of a traceback.
+    lines = text.replace("\\r\\n", "\n").replace("\\n", "\n")
+    return f"{lines.rstrip(' :')} ({words})" if words else lines
+
+
+class History:
+    """The ids of the services that were ever healthy, in a file of the host."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = Path(path) if path else None
+        self.known: list[str] | None = None
+        if self.path:
+            try:
+                self.known = [str(item) for item in json.loads(self.path.read_text())]
+            except (OSError, ValueError, TypeError):
+                self.known = None
+
+    def begin(self, existing: list[str]) -> None:
+        """Begin a history where there is none: nobody knows what served before, so all did."""
+        if self.path and self.known is None:
+            self._write(self.path, existing)
+
+    def never_served(self, service_id: str) -> bool | None:
+        """Tell whether a service was never healthy, None if nobody knows."""
+        return None if self.known is None else service_id not in self.known
+
+    def keep(self, served: list[str], existing: list[str]) -> None:
+        """Remember those that served, and forget those that are gone."""
+        known = sorted({item for item in [*(self.known or []), *served] if item in existing})
+        if self.path and known != self.known:
+            self._write(self.path, known)
+
+    def _write(self, path: Path, known: list[str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".new")
+        partial.write_text(json.dumps(sorted(known)) + "\n")
+        partial.rename(path)
+        self.known = sorted(known)
 
 
 def completed_spec(name: str, spec: JSON, networks: dict[str, str]) -> JSON:
@@ -323,6 +417,9 @@ class Rollout:
         self.replicas = int(((spec.get("Mode") or {}).get("Replicated") or {}).get("Replicas", 1))
         self.options = options
         self.clock = clock
+        self.history: History = options["memory"]
+        self.begun = False
+        self.running = 0
         self.started = clock()
         self.service_id = str(current["ID"]) if current else ""
         self.sent = False
@@ -337,8 +434,27 @@ class Rollout:
         """Tell whether another specification than the declared one is in force."""
         return service is None or not is_in_force(self.spec, service["Spec"])
 
+    # What a later call needs to go on. The clock is the host's, so it tells the same time there.
+    KEPT = ("service_id", "sent", "created", "begun", "started", "rollback_until", "evidence", "reason", "result")
+
+    def state(self) -> JSON:
+        """Return what `resume` takes."""
+        kept: JSON = {name: getattr(self, name) for name in self.KEPT}
+        return kept | {"seen": sorted(self.seen), "forced": self.spec["TaskTemplate"].get("ForceUpdate")}
+
+    def resume(self, state: JSON) -> None:
+        """Go on where another call was."""
+        for name in self.KEPT:
+            setattr(self, name, state[name])
+        self.seen = set(state["seen"])
+        if state["forced"] is not None:
+            self.spec["TaskTemplate"]["ForceUpdate"] = state["forced"]
+
     def start(self) -> None:
         """Begin; the time starts to count."""
+        if self.begun:
+            return
+        self.begun = True
         self.started = self.clock()
         if self.service_id:
             # Tasks that failed before this run are no evidence against it.
@@ -350,7 +466,7 @@ class Rollout:
         """Look at the service, do what is due, and tell whether the rollout has ended."""
         service = self.engine.service(self.service_id) if self.service_id else None
         state = str(((service or {}).get("UpdateStatus") or {}).get("State", ""))
-        late = self.clock() - self.started > self.options["timeout"]
+        late = self.clock() - self.started > self.timeout
         if service is None:
             self.service_id = self.engine.create(self.spec)
             self.sent = self.created = True
@@ -373,11 +489,14 @@ class Rollout:
         if state == "rollback_started" and not late:
             return False
         message = str((service.get("UpdateStatus") or {}).get("Message", ""))
-        self._end(service, self.reason or f"it did not get healthy, and the engine rolled it back ({state}: {message})")
+        self.reason = self.reason or f"it did not get healthy, and the engine rolled it back ({state}: {message})"
+        if self._running(service) == 0 and self.history.never_served(self.service_id):
+            return self._remove()
+        self._end(service, self.reason)
         return True
 
     def _settle(self, service: JSON, state: str, *, late: bool) -> bool:
-        running = self._running(service)
+        running = self.running = self._running(service)
         if state in ("paused", "rollback_paused") and not self.sent:
             # An earlier update stopped half-way; the same specification again takes it up.
             self.spec["TaskTemplate"]["ForceUpdate"] = self._forced(service) + 1
@@ -387,11 +506,15 @@ class Rollout:
             self._end(service, "")
             return True
         failures = self._gather()
+        answers = self._definite()
+        if answers >= DEFINITE_ANSWERS and not late:
+            self.reason = f"it gave a definite answer {answers} times that is no prediction, {running} of {self.replicas} replicas are healthy"
+            return self._give_up(service, running, failing=True)
         if state in UNDER_WAY and not late:
             # The engine counts the failures of an update itself and rolls back.
             return False
         if late:
-            self.reason = f"{running} of {self.replicas} replicas are healthy after {self.options['timeout']} seconds"
+            self.reason = f"{running} of {self.replicas} replicas are healthy after {self.timeout} seconds"
         elif state in ("paused", "rollback_paused"):
             self.reason = f"the engine stopped the update: {service['UpdateStatus'].get('Message', '')}"
         elif failures >= self.options["give_up_after"]:
@@ -401,19 +524,48 @@ class Rollout:
         return self._give_up(service, running, failing=failures >= self.options["give_up_after"])
 
     def _give_up(self, service: JSON, running: int, *, failing: bool) -> bool:
-        if service.get("PreviousSpec") and self.sent:
+        never = self.history.never_served(self.service_id)
+        if service.get("PreviousSpec") and self.sent and not (never and running == 0):
             self._update(service, service["PreviousSpec"])
             self.rollback_until = self.clock() + ROLLBACK_SECONDS
             return False
-        if running == 0 and (self.created or (failing and not self._was_updated(service))):
-            # Nothing of it ever served: it would only restart for ever.
-            self._words_of_the_living()
-            self.engine.remove(self.service_id)
-            self.reason += "; it never served and was removed"
-            self._end(None, self.reason)
-        else:
-            self._end(service, self.reason)
+        if never is None:
+            never = failing and not self._was_updated(service)
+        if running == 0 and (self.created or never):
+            return self._remove()
+        self._end(service, self.reason)
         return True
+
+    def _remove(self) -> bool:
+        # Nothing of it ever served: it would only restart for ever.
+        self._words_of_the_living()
+        self.engine.remove(self.service_id)
+        self.reason += "; it never served and was removed"
+        self._end(None, self.reason)
+        return True
+
+    @property
+    def timeout(self) -> int:
+        """Seconds that this service has."""
+        return int(self.options.get("timeouts", {}).get(self.name) or self.options["timeout"])
+
+    def _definite(self) -> int:
+        """Count the last answers of a starting replica that asking again does not change."""
+        most = 0
+        for task in self.engine.tasks(self.service_id):
+            container = str((task["Status"].get("ContainerStatus") or {}).get("ContainerID", ""))
+            if (
+                task["Status"]["State"] == "starting"
+                and container
+                and _same_task(task["Spec"], self.spec["TaskTemplate"])
+            ):
+                count = 0
+                for line in reversed(self.engine.health(container)):
+                    if not DEFINITE.match(line):
+                        break
+                    count += 1
+                most = max(most, count)
+        return most
 
     def _rolling_back(self, service: JSON, state: str) -> bool:
         if (state in UNDER_WAY or self._running(service) < self.replicas) and self.clock() < self.rollback_until:
@@ -458,7 +610,7 @@ class Rollout:
             self.evidence = {
                 "task": failed[0]["ID"],
                 "logs": self.engine.logs(self.service_id, container, self.options["log_lines"]) if container else "",
-                "health": self.engine.health(container) if container else [],
+                "health": self.engine.health(container)[-HEALTH_ANSWERS:] if container else [],
                 "errors": list(
                     dict.fromkeys(str(task["Status"].get("Err") or task["Status"].get("Message")) for task in failed)
                 ),
@@ -478,9 +630,17 @@ class Rollout:
             "image": spec.get("TaskTemplate", {}).get("ContainerSpec", {}).get("Image", ""),
             "labels": spec.get("Labels") or {},
             "logs": self.evidence["logs"],
-            "health": self.evidence["health"],
-            "errors": self.evidence["errors"],
+            "health": [in_words(line) for line in self.evidence["health"]],
+            "errors": [in_words(line) for line in self.evidence["errors"]],
         }
+
+    def news(self) -> str:
+        """Return where this service is, in one line."""
+        seconds = round(self.clock() - self.started)
+        if self.result is None:
+            return f"{self.name}: {self.running} of {self.replicas} replicas are healthy after {seconds} s"
+        words = "fails" if self.result["reason"] else "is done"
+        return f"{self.name} {words} after {round(self.result['seconds'])} s"
 
     def _words_of_the_living(self) -> None:
         """Keep the log of a task that never ended but never got healthy either."""
@@ -494,7 +654,7 @@ class Rollout:
                 and _same_task(task["Spec"], self.spec["TaskTemplate"])
             ):
                 self.evidence["logs"] = self.engine.logs(self.service_id, container, self.options["log_lines"])
-                self.evidence["health"] = self.engine.health(container)
+                self.evidence["health"] = self.engine.health(container)[-HEALTH_ANSWERS:]
                 return
         waiting = [
             str(task["Status"].get("Err") or task["Status"].get("Message"))
@@ -509,17 +669,31 @@ def _same_task(task: JSON, template: JSON) -> bool:
     return all(is_in_force(template.get(part) or {}, task.get(part) or {}) for part in parts)
 
 
-def roll_out(rollouts: list[Rollout], parallel: int, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Take all services to their end, a few at the same time."""
-    waiting, active = list(rollouts), list[Rollout]()
+def roll_out(
+    rollouts: list[Rollout],
+    parallel: int,
+    sleep: Callable[[float], None] = time.sleep,
+    until: Callable[[], bool] = lambda: False,
+) -> list[Rollout]:
+    """Take all services to their end, a few at the same time; return those that changed, once one has or `until` says so."""
+    waiting = [rollout for rollout in rollouts if rollout.result is None and not rollout.begun]
+    active = [rollout for rollout in rollouts if rollout.result is None and rollout.begun]
+    ended: list[Rollout] = []
     while waiting or active:
         while waiting and len(active) < parallel:
             active.append(waiting.pop(0))
             active[-1].start()
-        active = [rollout for rollout in active if not rollout.step()]
+        going = [rollout for rollout in active if not rollout.step()]
+        ended += [
+            rollout for rollout in active if rollout.result and (rollout.result["changed"] or rollout.result["reason"])
+        ]
+        active = going
+        if (active or waiting) and until():
+            return ended + active
         # Right after it became free, a place is taken by the next one.
         if active and not (waiting and len(active) < parallel):
             sleep(POLL_SECONDS)
+    return ended
 
 
 def converge(
@@ -533,10 +707,19 @@ def converge(
     """Bring the services to what is declared, or only tell what would change, and return the module's result."""
     current = {service["Spec"]["Name"]: service for service in engine.services()}
     networks = engine.networks()
+    history = History(params.get("history"))
+    resumed = params.get("resume") or {}
+    options = params | {
+        "memory": history,
+        "timeouts": {item["name"]: item.get("timeout") for item in params["services"]},
+    }
     rollouts = [
-        Rollout(engine, completed_spec(item["name"], item["spec"], networks), current.get(item["name"]), params, clock)
+        Rollout(engine, completed_spec(item["name"], item["spec"], networks), current.get(item["name"]), options, clock)
         for item in params["services"]
     ]
+    for rollout in rollouts:
+        if rollout.name in resumed:
+            rollout.resume(resumed[rollout.name])
     due = {rollout.name for rollout in rollouts if rollout.differs(current.get(rollout.name))}
     wanted = {item["name"] for item in params["services"]} | set(params["keep"])
     labels = params["prune_labels"]
@@ -545,7 +728,10 @@ def converge(
         for name, service in current.items()
         if labels and name not in wanted and labels.items() <= (service["Spec"].get("Labels") or {}).items()
     )
-    diff = [_difference(rollout, current.get(rollout.name)) for rollout in rollouts if rollout.name in due]
+    # A later call has nothing to compare with: what it finds is what the first one did.
+    diff = [
+        _difference(rollout, current.get(rollout.name)) for rollout in rollouts if rollout.name in due and not resumed
+    ]
     diff += [
         {"before_header": name, "after_header": name, "before": f"service {name}\n", "after": ""} for name in surplus
     ]
@@ -555,10 +741,22 @@ def converge(
             for rollout in rollouts
         }
     else:
-        roll_out(rollouts, params["parallel"], sleep)
+        history.begin([service["ID"] for service in current.values()])
+        end = clock() + (params.get("slice") or 0)
+        moved = roll_out(rollouts, params["parallel"], sleep, lambda: bool(params.get("slice")) and clock() >= end)
+        news = [rollout.news() for rollout in moved] if params.get("slice") else []
+        if any(rollout.result is None for rollout in rollouts):
+            return {
+                "changed": True,
+                "unfinished": {rollout.name: rollout.state() for rollout in rollouts},
+                "news": news,
+                "diff": diff,
+            }
         for name in surplus:
             engine.remove(current[name]["ID"])
         services = {rollout.name: rollout.result for rollout in rollouts}
+        served = [rollout.service_id for rollout in rollouts if rollout.result and rollout.result["serving"]]
+        history.keep(served, [service["ID"] for service in engine.services()])
     return {
         "changed": bool(surplus) or any(service["changed"] for service in services.values()),
         "services": services,
@@ -576,7 +774,7 @@ def _in_force(service: JSON) -> JSON:
 
 def _difference(rollout: Rollout, current: JSON | None) -> JSON:
     def shown(spec: JSON) -> str:
-        return json.dumps(spec, indent=2, sort_keys=True) + "\n"
+        return json.dumps(brief(spec), indent=2, sort_keys=True) + "\n"
 
     before = _only(rollout.spec, current["Spec"]) if current else {}
     return {
@@ -585,6 +783,18 @@ def _difference(rollout: Rollout, current: JSON | None) -> JSON:
         "before": shown(before) if current else "",
         "after": shown(rollout.spec),
     }
+
+
+def brief(value: Any) -> Any:
+    """Return a specification for a person: of a long text its beginning, and what tells it from another one."""
+    if isinstance(value, dict):
+        return {key: brief(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [brief(item) for item in value]
+    if not isinstance(value, str) or len(value) <= LONGEST_SHOWN:
+        return value
+    digest = hashlib.sha256(value.encode()).hexdigest()[:12]
+    return f"{value[:60]}... ({len(value)} characters, SHA-256 {digest})"
 
 
 def _only(wanted: Any, actual: Any) -> Any:
@@ -609,7 +819,11 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "required": True,
-                "options": {"name": {"type": "str", "required": True}, "spec": {"type": "dict", "required": True}},
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "spec": {"type": "dict", "required": True},
+                    "timeout": {"type": "int"},
+                },
             },
             "prune_labels": {"type": "dict", "default": {}},
             "keep": {"type": "list", "elements": "str", "default": []},
@@ -620,6 +834,9 @@ def main() -> None:
             "give_up_after": {"type": "int", "default": 3},
             "parallel": {"type": "int", "default": 3},
             "log_lines": {"type": "int", "default": 40},
+            "history": {"type": "path"},
+            "slice": {"type": "int", "default": 0},
+            "resume": {"type": "dict", "default": {}},
             "fail": {"type": "bool", "default": True},
         },
         required_together=[("registry", "username", "password")],
@@ -633,7 +850,7 @@ def main() -> None:
         result = converge(DockerEngine(Api(socket_path()), login), module.params, check_mode=module.check_mode)
     except EngineError as error:
         module.fail_json(msg=f"The services cannot be rolled out: {error}")
-    failed = result["failed_services"]
+    failed = result.get("failed_services")
     if failed and module.params["fail"]:
         module.fail_json(msg="\n".join(explained(name, result["services"][name]) for name in failed), **result)
     module.exit_json(**result)

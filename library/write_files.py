@@ -57,11 +57,15 @@ written:
   elements: str
 """
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+
+# Longer lines, those with the pixels of an example for instance, are told in short.
+LONGEST_LINE, SHOWN = 240, 120
 
 
 def settle(path: Path, mode: int, owner: int | None, *, dry: bool) -> bool:
@@ -88,6 +92,19 @@ def replace(path: Path, content: bytes, mode: int, owner: int | None) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def brief(text: str) -> str:
+    """Return what a difference shows of a text: of a long line its beginning, and what tells it from another one."""
+    return "".join(
+        line if len(line) <= LONGEST_LINE else f"{line[:SHOWN]}... ({len(line)} characters, SHA-256 {digest(line)})\n"
+        for line in text.splitlines(keepends=True)
+    )
+
+
+def digest(text: str) -> str:
+    """Return the beginning of the digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def main() -> None:
@@ -125,8 +142,8 @@ def main() -> None:
                 {
                     "before_header": str(path),
                     "after_header": str(path),
-                    "before": (before or b"").decode(errors="replace"),
-                    "after": content.decode(),
+                    "before": brief((before or b"").decode(errors="replace")),
+                    "after": brief(content.decode()),
                 }
             )
             if not dry:

@@ -111,6 +111,9 @@ def predict_example(
 
 
 def _record(signature: Signature, example: dict[str, Any]) -> dict[str, Any] | None:
+    if signature.hinted:
+        # Whatever its form: the first value is what the type hint says.
+        return {signature.columns[0].name: example["inputs"][0]}
     if "dataframe_split" in example:
         split = example["dataframe_split"]
         names = split.get("columns") or [column.name for column in signature.columns]

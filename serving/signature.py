@@ -89,6 +89,8 @@ class Signature:
     outputs: tuple[Column | Tensor, ...] = ()
     # The MLmodel file gives the columns no names: they are called "0", "1", ... here.
     unnamed: bool = False
+    # Made of the type hint of the model's own predict, which takes a list of values: the one column stands for such a value.
+    hinted: bool = False
 
     @classmethod
     def from_mlmodel(cls, mlmodel: Mapping[str, Any]) -> Signature:
@@ -103,6 +105,7 @@ class Signature:
             params=tuple(_param(item) for item in parts.get("params") or ()),
             outputs=_specs(parts.get("outputs")),
             unnamed=bool(columns) and not any(named),
+            hinted=bool(mlmodel.get("is_signature_from_type_hint")) and len(columns) == 1 and not any(named),
         )
 
     @cached_property

@@ -38,8 +38,10 @@ class Typed:
         self._raw = raw
         tensors = self.signature.tensors
         self.keys = {item.name if item.name is not None else information.input_name: item for item in tensors}
-        self.needs_raw = not (self.signature.columns or tensors) or any(
-            column.type == "any" for column in self.signature.columns
+        self.needs_raw = (
+            not (self.signature.columns or tensors)
+            or self.signature.hinted
+            or any(column.type == "any" for column in self.signature.columns)
         )
         self._fast = fast.reader(self.signature)
         self._decoders = list(self._make_decoders())
@@ -146,6 +148,9 @@ class Typed:
                 problems.found.sort(key=lambda problem: tuple(map(str, problem.loc)))
             if not self.needs_raw:
                 return batch
+            if self.signature.hinted:
+                # As under the key inputs of /invocations: the model itself checks them.
+                return self._raw().parse({"inputs": columns[names[0]]}, "inputs")  # type: ignore[no-any-return]
         return self._raw().parse({"dataframe_records": records}, "dataframe_records")  # type: ignore[no-any-return]
 
     @staticmethod

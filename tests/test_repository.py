@@ -149,6 +149,7 @@ def test_the_paths_of_the_configuration_exist() -> None:
         "action_plugins",
         "callback_plugins",
         "inventory_plugins",
+        "vars_plugins",
     ]
     assert [key for key in keys if not (ROOT / config["defaults"][key]).is_dir()] == []
 

@@ -27,6 +27,7 @@ from runner import ROOT, references
 COMMON = (
     ".config/molecule/config.yml",
     "ansible.cfg",
+    "action_plugins/*",
     "callback_plugins/*",
     "molecule/conftest.py",
     "molecule/pytest.ini",
@@ -36,6 +37,7 @@ COMMON = (
     "requirements.txt",
     "requirements-dev.txt",
     "tools/venv",
+    "vars_plugins/*",
 )
 
 # What touches no scenario, unless a scenario names it. A file that neither stands here nor is named touches all of them.

@@ -29,6 +29,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.status, self.delay, self.asked = 200, 0.0, list[tuple[str, str, bytes]]()
         self.first: list[int] = []
         self.delay_of = dict[str, float]()
+        self.text = b"what is wrong"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -41,7 +42,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.send_response(self.server.first.pop(0) if self.server.first else self.server.status)
             self.end_headers()
-            self.wfile.write(b"what is wrong")
+            self.wfile.write(self.server.text)
 
     do_POST = do_GET  # noqa: N815 - the name that http.server looks for
 
@@ -120,6 +121,16 @@ def test_the_first_check_says_what_a_server_answers_that_never_gets_ready(progra
     assert (status, said) == (1, "HTTP/1.0 503 Service Unavailable what is wrong\n")
     assert seconds > SHORT / 2
     assert not (program.parent / "answered").exists()
+
+
+def test_of_a_long_answer_the_end_is_said_too(program: Path, server: Server) -> None:
+    """A traceback ends with what happened."""
+    server.status = 500
+    server.text = b"Traceback" + b" File" * 1000 + b" RuntimeError: feature store unreachable"
+    _, said, _ = check(program, 0.2, 1, 3, server.server_port, "/ready")
+    assert said.startswith("HTTP/1.0 500 Internal Server Error Traceback")
+    assert said.endswith("RuntimeError: feature store unreachable\n")
+    assert len(said) < 1200
 
 
 def test_nobody_listens(program: Path) -> None:

@@ -43,7 +43,8 @@ def project(tmp_path: Path) -> Path:
     """A repository of one module, one filter and one play, with this one's plug-ins."""
     for name in ("library", "filter_plugins", "module_utils"):
         (tmp_path / name).mkdir()
-    (tmp_path / "callback_plugins").symlink_to(ROOT / "callback_plugins")
+    for name in ("callback_plugins", "vars_plugins"):
+        (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "library/said.py").write_text(MODULE)
     (tmp_path / "filter_plugins/counted.py").write_text(FILTER)
@@ -86,8 +87,8 @@ def test_a_module_is_packed_once_and_again_when_it_changes(
     (project / "callback_plugins").unlink()
     (project / "callback_plugins").symlink_to(place / "callback_plugins")
     (place / "callback_plugins").mkdir()
-    source = (ROOT / "callback_plugins/module_cache.py").read_text()
-    (place / "callback_plugins/module_cache.py").write_text(source)
+    for name in ("module_cache.py", "plain.py"):
+        (place / "callback_plugins" / name).write_text((ROOT / "callback_plugins" / name).read_text())
     assert "module said WORD" in run(project, "module_cache")
     [kept] = (place / ".cache/modules").iterdir()
     assert kept.stat().st_mode & 0o777 == 0o700

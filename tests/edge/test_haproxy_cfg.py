@@ -26,7 +26,7 @@ def config(render: Render) -> str:
 
 def test_every_model_has_a_backend_of_its_own(config: str) -> None:
     backends = re.findall(r"^backend (\S+) from base", config, re.MULTILINE)
-    assert backends == ["tracking", "model-iris", "model-digits", "model-digits--challenger"]
+    assert backends == ["tracking", "model-digits", "model-digits--challenger", "model-iris"]
     assert " mlflow-anywhere-model-iris:8080 " in section(config, "backend model-iris")
     assert " mlflow-anywhere-model-digits--challenger:8080 " in section(config, "backend model-digits--challenger")
 

@@ -265,3 +265,28 @@ def test_a_dry_run_asks_and_builds_nothing(renewed: Callable[..., dict[str, Any]
     result = renewed(engine, "outdated", check=True)
     assert (result["changed"], result["image"], engine.built) == (True, "", [])
     assert "haproxy 3.0-1 -> 3.0-2" in result["diff"]["after"]
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("\x1b[91merror\x1b[0m\x1b[91m:\x1b[0m\x1b[91m no such package\n\x1b[0m", "error: no such package\n"),
+        ("Step 1/2\r\n", "Step 1/2\n"),
+        ("10 %\r50 %\rdone\nnext", "done\nnext"),
+        ("\x1b]0;title\x07text\x1b[?25l\x1b[2K", "text"),
+        ("plain", "plain"),
+    ],
+)
+def test_what_a_program_said_is_plain_lines(said: str, left: str) -> None:
+    assert module.words(said) == left
+
+
+def test_a_painted_error_is_one_line() -> None:
+    pieces = ["\x1b[91merror\x1b[0m", "\x1b[91m:\x1b[0m", "\x1b[91m no such package\n\x1b[0m"]
+    steps = [{"stream": piece} for piece in pieces] + [
+        {"error": "The command returned a non-zero code: \x1b[1m1\x1b[0m"}
+    ]
+    with pytest.raises(module.BuildError) as caught:
+        module.build(FakeEngine(steps), parameters(), "d")
+    assert caught.value.log == "error: no such package"
+    assert str(caught.value) == "The command returned a non-zero code: 1"

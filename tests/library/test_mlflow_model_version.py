@@ -8,6 +8,7 @@ import json
 import stat
 import threading
 import urllib.parse
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,8 @@ def server() -> Iterator[FakeMlflow]:
         def reply(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            if status == HTTPStatus.SERVICE_UNAVAILABLE:
+                self.send_header("Retry-After", "5")
             self.end_headers()
             self.wfile.write(body)
 
@@ -172,6 +175,33 @@ def look_up(
     registry: module.Registry, model: str = "iris", alias: str | None = "champion", version: str | None = None
 ) -> Any:
     return module.look_up(registry, {"model": model, "alias": alias, "version": version}, NOWHERE)
+
+
+@pytest.mark.parametrize(("busy", "waited"), [(2, [0, 0]), (3, [0, 0, 5]), (8, [0, 0, 5, 5, 5, 5, 5, 5])])
+def test_a_server_that_is_busy_for_a_moment_is_asked_again_when_it_says(
+    server: FakeMlflow, monkeypatch: pytest.MonkeyPatch, busy: int, waited: list[float]
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    server.busy = busy
+    registry = module.Registry(server.url, pause=0)
+    registry.patience = 30
+    assert look_up(registry)["version"] == "1"
+    assert slept == waited
+
+
+def test_the_patience_ends(server: FakeMlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    server.busy = 1000
+    registry = module.Registry(server.url, pause=0)
+    registry.patience = 12
+    with pytest.raises(module.BusyError):
+        look_up(registry)
+    assert slept == [0, 0, 5, 5]
+    with pytest.raises(module.BusyError):
+        look_up(registry)
+    assert slept == [0, 0, 5, 5, 0, 0]
 
 
 def refusal(registry: module.Registry, model: str = "iris", alias: str = "champion") -> str:
@@ -493,6 +523,7 @@ class Call:
             "password": None,
             "ca_path": None,
             "timeout": 5,
+            "patience": 0,
             "models": items,
             "records": None,
             "sha256": None,

@@ -107,3 +107,29 @@ def test_a_broken_model(url: str, routes: Routes, path: str, answer: Any, compla
 def test_nobody_there() -> None:
     with pytest.raises(module.SmokeError, match="does not answer"):
         module.check_tracking("http://127.0.0.1:9", 2)
+
+
+def test_who_is_busy_for_a_moment_is_asked_again_when_it_says(
+    url: str, routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = routes["/models/iris/invocations"]
+    routes["/models/iris/invocations"] = (503, {"Retry-After": "5"}, b"busy")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            routes["/models/iris/invocations"] = whole
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert module.check_model(url, "iris", 5)["prediction"] == [0]
+    assert slept == [5, 5]
+
+
+def test_who_stays_busy_is_a_failure(url: str, routes: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
+    routes["/models/iris/invocations"] = (503, {"Retry-After": "5"}, b"busy")
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    with pytest.raises(module.SmokeError, match="answers 503: busy"):
+        module.check_model(url, "iris", 5)
+    assert sum(slept) == module.PATIENCE

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from library import swarm_rollout as module
 
@@ -39,6 +43,7 @@ class FakeEngine:
         self.calls: list[str] = []
         self.count = 0
         self.busy = 0
+        self.answers: list[str] = []
 
     # What the module calls.
     def services(self) -> list[JSON]:
@@ -88,7 +93,7 @@ class FakeEngine:
         return "".join([f"last words of {container_id}\n"][:lines])
 
     def health(self, container_id: str) -> list[str]:
-        return ["1: no answer"] if container_id else []
+        return self.answers or (["1: no answer"] if container_id else [])
 
     # How it behaves.
     def start_tasks(self, service_id: str) -> None:
@@ -144,7 +149,9 @@ class FakeEngine:
 
     # What a test calls.
     def run(self, *images: str, check_mode: bool = False, **options: Any) -> JSON:
-        services = [{"name": f"s{number}", "spec": spec(image)} for number, image in enumerate(images)]
+        services: list[JSON] = [{"name": f"s{number}", "spec": spec(image)} for number, image in enumerate(images)]
+        for service, seconds in zip(services, options.pop("timeouts", []), strict=False):
+            service["timeout"] = seconds
         params = {
             "services": services,
             "prune_labels": {"role": "model"},
@@ -358,3 +365,192 @@ def test_a_service_that_vanishes_is_created_anew() -> None:
     engine.store.clear()
     assert engine.run(GOOD)["services"]["s0"]["ok"]
     assert engine.image("s0") == GOOD
+
+
+def test_each_service_has_its_own_time() -> None:
+    engine = FakeEngine()
+    result = engine.run(STUCK, GOOD, timeouts=[10, 1000])
+    assert "after 10 seconds" in result["services"]["s0"]["reason"]
+    assert engine.now < 20
+
+
+def bad(status: str) -> list[str]:
+    return [f"1: HTTP/1.1 {status} no"] * 3
+
+
+@pytest.mark.parametrize("status", ["400", "404", "422", "500"])
+def test_three_definite_answers_end_the_wait(status: str) -> None:
+    engine = FakeEngine()
+    engine.answers = bad(status)
+    result = engine.run(STUCK, timeout=300)
+    assert "a definite answer 3 times" in result["services"]["s0"]["reason"]
+    assert result["services"]["s0"]["health"] == bad(status)[:2]
+    assert engine.store == {}
+    assert engine.now < 10
+
+
+@pytest.mark.parametrize(
+    "answers", [bad("503"), bad("429"), bad("408"), bad("400")[:2], ["1: no answer", *bad("400")[:2]], ["137: "] * 3]
+)
+def test_a_server_that_may_still_come_is_waited_for(answers: list[str]) -> None:
+    engine = FakeEngine()
+    engine.answers = answers
+    assert "after 30 seconds" in engine.run(STUCK, timeout=30)["services"]["s0"]["reason"]
+
+
+def test_definite_answers_of_a_new_version_bring_the_old_one_back() -> None:
+    engine = FakeEngine()
+    engine.run(GOOD)
+    engine.answers = bad("400")
+    result = engine.run(STUCK, timeout=300)
+    assert engine.image("s0") == GOOD
+    assert "it was rolled back" in result["services"]["s0"]["reason"]
+    assert engine.now < 100
+
+
+def interrupted(engine: FakeEngine, *images: str) -> None:
+    """Runs that ended after they had created or changed the service."""
+    networks = engine.networks()
+    engine.create(module.completed_spec("s0", spec(images[0]), networks))
+    for image in images[1:]:
+        version = engine.store["id-s0"]["Version"]["Index"]
+        engine.update("id-s0", version, module.completed_spec("s0", spec(image), networks))
+
+
+@pytest.mark.parametrize("before", [[STUCK], [BROKEN, STUCK], ["model:other", STUCK]])
+def test_what_never_served_goes_whatever_interrupted_the_runs_before(tmp_path: Path, before: list[str]) -> None:
+    engine = FakeEngine()
+    history = tmp_path / "new/served.json"
+    # The run that was interrupted had begun the history.
+    engine.run(history=str(history))
+    assert json.loads(history.read_text()) == []
+    interrupted(engine, *before)
+    result = engine.run(STUCK, timeout=30, history=str(history))
+    assert "it never served and was removed" in result["services"]["s0"]["reason"]
+    assert engine.store == {}
+    assert json.loads(history.read_text()) == []
+
+
+def test_what_served_once_is_never_removed(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    history = str(tmp_path / "served.json")
+    engine.run(GOOD, history=history)
+    assert json.loads(Path(history).read_text()) == ["id-s0"]
+    for task in engine.all_tasks["id-s0"]:
+        task["Status"]["State"] = "failed"
+    engine.store["id-s0"]["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] = STUCK
+    result = engine.run(STUCK, timeout=30, history=history)
+    assert "removed" not in result["services"]["s0"]["reason"]
+    assert "id-s0" in engine.store
+
+
+def test_what_is_older_than_the_history_counts_as_served(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    interrupted(engine, STUCK)
+    result = engine.run(STUCK, timeout=30, history=str(tmp_path / "served.json"))
+    assert "removed" not in result["services"]["s0"]["reason"]
+
+
+def test_a_dry_run_begins_no_history(tmp_path: Path) -> None:
+    FakeEngine().run(GOOD, history=str(tmp_path / "served.json"), check_mode=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_history_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "served.json"
+    file.write_text("{")
+    assert module.History(str(file)).never_served("x") is None
+    assert module.History(str(tmp_path / "away.json")).never_served("x") is None
+    assert module.History(None).never_served("x") is None
+
+
+def in_pieces(engine: FakeEngine, *images: str, **options: Any) -> tuple[JSON, list[str], int]:
+    """A rollout in pieces of two seconds, as the action plug-in asks for them; what travels is JSON."""
+    resume: JSON = {}
+    news: list[str] = []
+    for count in range(1, 100):
+        result = json.loads(json.dumps(engine.run(*images, slice=2, resume=resume, **options)))
+        news += result.get("news", [])
+        resume = result.get("unfinished", {})
+        if not resume:
+            return result, news, count
+    raise AssertionError
+
+
+@pytest.mark.parametrize("images", [(GOOD, GOOD, GOOD), (BETTER, BROKEN, STUCK), (STUCK, BETTER)])
+@pytest.mark.parametrize("first", [True, False])
+def test_pieces_are_a_whole(images: tuple[str, ...], *, first: bool) -> None:
+    whole, pieces = FakeEngine(), FakeEngine()
+    for engine in () if first else (whole, pieces):
+        engine.run(*[GOOD] * len(images))
+    expected = whole.run(*images, timeout=20)
+    result, _, count = in_pieces(pieces, *images, timeout=20)
+    assert count > 1 or images == (GOOD, GOOD, GOOD)
+    for name, service in expected["services"].items():
+        found = result["services"][name]
+        assert {key: found[key] for key in ("ok", "changed", "serving", "image")} == {
+            key: service[key] for key in ("ok", "changed", "serving", "image")
+        }
+        assert found["reason"].split(" after ")[0] == service["reason"].split(" after ")[0]
+    assert sorted(pieces.calls) == sorted(whole.calls)
+
+
+def test_news_say_how_far_each_service_is() -> None:
+    _, news, _ = in_pieces(FakeEngine(), GOOD, STUCK, timeout=9)
+    assert "s0: 0 of 2 replicas are healthy after 2 s" in news
+    assert any(line.startswith("s0 is done after ") for line in news)
+    assert all("s1 is done" not in line for line in news)
+
+
+def test_nothing_to_do_is_one_piece_and_no_news() -> None:
+    engine = FakeEngine()
+    engine.run(GOOD, GOOD)
+    result, news, count = in_pieces(engine, GOOD, GOOD)
+    assert (result["changed"], news, count) == (False, [], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("task: non-zero exit (137)", "task: non-zero exit (137) (killed, probably out of memory)"),
+        ("137:", "137 (killed, probably out of memory)"),
+        ("-1: Health check exceeded timeout (10s)", "-1: Health check exceeded timeout (10s) (no answer in time)"),
+        ("task: non-zero exit (1)", "task: non-zero exit (1)"),
+        ("1: HTTP/1.1 400 Bad Request", "1: HTTP/1.1 400 Bad Request"),
+    ],
+)
+def test_exit_codes_are_told_in_words(text: str, words: str) -> None:
+    assert module.in_words(text) == words
+
+
+@pytest.mark.parametrize(("code", "word"), [(139, "crashed"), (143, "ended from outside"), (127, "not found")])
+def test_other_exit_codes_too(code: int, word: str) -> None:
+    assert word in module.in_words(f"task: non-zero exit ({code}): dockerexec: unhealthy container")
+
+
+def test_of_a_traceback_the_tail_stays() -> None:
+    trace = '{"stack_trace": "Traceback' + "\\n  File x" * 500 + '\\nRuntimeError: feature store unreachable"}'
+    shown = module.in_words("1: " + module.shortened(f"HTTP/1.1 500 no {trace}"))
+    assert shown.startswith("1: HTTP/1.1 500 no")
+    assert shown.splitlines()[-1] == 'RuntimeError: feature store unreachable"}'
+    assert len(shown) < 1200
+
+
+def test_a_difference_has_no_kilobytes() -> None:
+    engine = FakeEngine()
+    wanted = spec(GOOD)
+    wanted["Labels"]["entry"] = "[0.0]" * 4000
+    services = [{"name": "s0", "spec": wanted}]
+    params = {
+        "services": services,
+        "prune_labels": {},
+        "keep": [],
+        "timeout": 9,
+        "give_up_after": 3,
+        "parallel": 1,
+        "log_lines": 1,
+    }
+    [diff] = module.converge(engine, params, check_mode=True)["diff"]
+    assert len(diff["after"]) < 2000
+    assert "20000 characters, SHA-256 " in diff["after"]
+    assert wanted["Labels"]["entry"] == "[0.0]" * 4000

@@ -92,3 +92,14 @@ def test_leaves_no_partial_file_behind(run: Any, directory: Path) -> None:
     assert result["failed"]
     assert "could not be written" in result["msg"]
     assert sorted(path.name for path in directory.iterdir()) == ["a", "b"]
+
+
+def test_a_difference_tells_long_lines_in_short(run: Any, directory: Path) -> None:
+    pixels = "[" + "0.0, " * 5000 + "0]"
+    run(files={"a": f"one\n{pixels}\n"})
+    [diff] = run(files={"a": f"one\n{pixels} \ntwo\n"})["diff"]
+    assert len(diff["before"]) + len(diff["after"]) < 500
+    assert diff["before"].splitlines()[1] != diff["after"].splitlines()[1]
+    assert diff["after"].startswith("one\n[0.0, ")
+    assert diff["after"].endswith("\ntwo\n")
+    assert (directory / "a").read_text() == f"one\n{pixels} \ntwo\n"

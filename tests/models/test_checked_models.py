@@ -233,30 +233,3 @@ def test_what_the_registry_refuses_is_handed_on_with_every_key() -> None:
     )
     assert refused["problem"] == "gone"
     assert set(checked(mlmodel())) == set(refused)
-
-
-UNKNOWN = {"found": False, "problem": "no model", "model": "prod.iris", "version": ""}
-BAD = {"found": True, "problem": "bad", "model": "b", "version": "1"}
-OTHER = WANTED | {"name": "b", "service": "p-model-b", "model": "b"}
-LABELS = {"mlflow-anywhere.model": "prod.iris", "mlflow-anywhere.alias": "champion"}
-
-
-@pytest.mark.parametrize(
-    ("services", "refused"),
-    [
-        ({}, ["no model", "bad"]),
-        ({"p-model-b": LABELS}, ["no model", "bad"]),
-        ({"p-model-iris": {}}, ["no model", "bad"]),
-        ({"p-model-iris": LABELS | {"mlflow-anywhere.model": "other"}}, ["no model", "bad"]),
-        ({"p-model-iris": LABELS | {"mlflow-anywhere.alias": "other"}}, ["no model", "bad"]),
-        ({"p-model-iris": LABELS}, []),
-    ],
-)
-def test_a_name_that_never_was_is_refused_with_all_else_and_one_that_is_served_is_not(
-    services: dict[str, dict[str, str]], refused: list[str]
-) -> None:
-    assert module.registry_refusals([UNKNOWN, BAD], [WANTED, OTHER], services) == refused
-
-
-def test_bad_contents_and_missing_challengers_refuse_nothing_for_all() -> None:
-    assert module.registry_refusals([UNKNOWN, BAD], [WANTED | {"required": False}, OTHER], {}) == []

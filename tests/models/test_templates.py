@@ -47,6 +47,7 @@ def render() -> Render:
         __serving_package="",
         __serving_images={"mlflow-anywhere/runtime:3.17.2": "sha256:1"},
         __platform_engine={"version": "26.1"},
+        __serving_host={"engine": {"services": {}}},
     )
 
 
@@ -170,8 +171,8 @@ def test_the_catalogue_holds_any_text(render: Render) -> None:
     live = json.loads(
         run(render, "{{ __serving_live | to_json }}", ANSWERS, __serving_rollout={"services": states, "kept": {}})
     )
-    assert [entry["name"] for entry in live] == ["iris", "digits", "smiley"]
-    assert live[0]["input_example"] == IRIS["input_example"]
+    assert [entry["name"] for entry in live] == ["digits", "iris", "smiley"]
+    assert live[1]["input_example"] == IRIS["input_example"]
     assert live[2]["model"] == "\U0001f600"
 
 
@@ -180,14 +181,19 @@ def test_a_missing_challenger_is_a_warning(render: Render) -> None:
     assert warnings == ["No challenger is served: no digits"]
 
 
-def test_a_name_that_never_was_refuses_the_run(render: Render) -> None:
-    answers = [missing("iris"), *ANSWERS[1:]]
-    given = {"__serving_found": {"versions": answers}}
-    text = "{{ __serving_refusals | to_json }}"
-    assert json.loads(render(text, __serving_host={"engine": {"services": {}}}, **given)) == ["no iris"]
-    labels = {"mlflow-anywhere.model": "iris", "mlflow-anywhere.alias": "champion"}
-    served = {"engine": {"services": {"mlflow-anywhere-model-iris": labels}}}
-    assert json.loads(render(text, __serving_host=served, **given)) == []
+def spared(render: Render, answers: list[dict[str, Any]]) -> list[str]:
+    own = {"mlflow-anywhere.platform": "mlflow-anywhere", "mlflow-anywhere.role": "model"}
+    host = {"engine": {"services": {"mlflow-anywhere-model-old": own}}}
+    found: list[str] = json.loads(
+        render("{{ __serving_spared | to_json }}", __serving_host=host, __serving_found={"versions": answers})
+    )
+    return found
+
+
+def test_nothing_is_removed_while_an_entry_names_what_never_was(render: Render) -> None:
+    assert spared(render, [missing("iris"), *ANSWERS[1:]]) == ["mlflow-anywhere-model-old"]
+    assert spared(render, [IRIS | {"problem": "bad"}, *ANSWERS[1:]]) == []
+    assert spared(render, ANSWERS) == []
 
 
 def test_builds_use_nothing_of_a_model_but_its_checked_requirements() -> None:

@@ -46,6 +46,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"served_models": [{"name": "iris", "aliass": "x"}]},
         ["served_models[0] ('iris'): there is no key 'aliass'", "Allowed: name, model, alias", "Edit served_models in"],
     ),
+    "misspelt variable": (
+        "",
+        {"platform_traking_port": 5001},
+        ["platform_traking_port. Is platform_tracking_port meant?"],
+    ),
     "wrong type": (
         "edge",
         {"served_models": [{"name": "iris", "replicas": "two"}]},
@@ -243,9 +248,8 @@ def spelled(case: str) -> str:
 
 
 def message(output: str, host: str) -> str:
-    """The error of a host, which stands before the result of its task; results are indented."""
-    result = rf"^(?:fatal|failed): \[{re.escape(host)}\].*\n(?:[ ].*\n)*"
-    found = re.findall(rf"^\[ERROR\](?:(?!^\[ERROR\]).*\n)*?{result}", output, re.MULTILINE)
+    """What the result of the task that failed on a host says; results are indented."""
+    found = re.findall(rf"^(?:fatal|failed): \[{re.escape(host)}\].*\n(?:[ ].*\n)*", output, re.MULTILINE)
     return " ".join(" ".join(found).split())
 
 
@@ -288,6 +292,11 @@ def test_what_cannot_work_is_refused_before_anything_changes(tmp_path: Path, eng
 
     missing = {name: [word for word in words if word not in said[name].message] for name, words in wanted.items()}
     assert {name: words for name, words in missing.items() if words} == {}, said
+    # Each message once, and without what Ansible wraps around it.
+    once = {name: (words[0], said[name].message.count(words[0])) for name, words in wanted.items() if " " in words[0]}
+    assert {name: found for name, found in once.items() if found[1] != 1} == {}, said
+    wrapping = re.compile("Finalization of task args|argument_spec_data|evaluated_to")
+    assert [name for name, end in said.items() if wrapping.search(end.message)] == []
     # The ways out that the last two messages name.
     let_in = {"another port", "supported distribution"}
     assert {name for name, end in said.items() if not end.failed} == let_in, said

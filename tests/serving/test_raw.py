@@ -2,7 +2,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
+import pydantic
 import pytest
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -10,9 +12,11 @@ from mlflow.types.schema import Array, Object, Property
 
 from serving.errors import BadRequest, InvalidInput
 from serving.information import read
+from serving.model import load
 from serving.raw import RawParser
 from serving.scoring import JSON, Chat, Scoring, answer
 from serving.signature import Batch
+from serving.typed import Typed
 
 NESTED = Schema(
     [
@@ -78,3 +82,24 @@ def test_chats(tmp_path: Path) -> None:
     assert isinstance(batch, Chat)
     assert raw(scoring(tmp_path, signature), {"messages": [{"content": "hello"}]}).params == {}
     assert answer(["hi"], wrapped=False) == b'["hi"]'
+
+
+class Message(pydantic.BaseModel):
+    text: str
+
+
+class Loud(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    def predict(self, model_input: list[Message]) -> list[str]:
+        return [message.text.upper() for message in model_input]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_with_type_hints_answers_its_own_example(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    mlflow.pyfunc.save_model(
+        path, python_model=Loud(), input_example=[{"text": "hi"}, {"text": "ho"}], pip_requirements=["mlflow"]
+    )
+    known = read(path)
+    request = Typed(known, lambda: RawParser(path)).read(json.dumps(known.predict_example).encode())
+    assert known.predict_example == {"0": {"text": "hi"}}
+    assert load(path, known).predict(request.batch) == ["HI"]

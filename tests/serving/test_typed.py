@@ -10,7 +10,8 @@ from PIL import Image
 from serving import limits
 from serving.errors import BadRequest, InvalidInput, TooLarge
 from serving.frames import matrix
-from serving.signature import Signature, Tensor
+from serving.information import predict_example
+from serving.signature import Batch, Signature, Tensor
 from serving.typed import Request, Typed, answer, label, rows_of
 from tests.serving.transport import DENSE, FLOWER, IMAGE, MIXED, NAMES, ROW, information
 
@@ -218,3 +219,39 @@ def test_answers_of_odd_types() -> None:
 
 def test_labels() -> None:
     assert [label(value) for value in (np.int64(3), 2.0, "a", True, 0.5)] == ["3", "2", "a", "True", "0.5"]
+
+
+HINTS: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "numbers": ({"type": "long"}, [1, 2]),
+    "texts": ({"type": "string"}, ["a", "b"]),
+    "anything": ({"type": "any"}, [{"a": 1}, "x"]),
+    "objects": ({"type": "object", "properties": {"a": {"type": "string"}}}, [{"a": "x"}, {"a": "y"}]),
+    "maps": ({"type": "map", "values": {"type": "long"}}, [{"a": 1}, {"b": 2}]),
+    "lists": ({"type": "array", "items": {"type": "double"}}, [[1.0, 2.0], [3.0]]),
+}
+
+
+@pytest.mark.parametrize("kind", HINTS)
+def test_a_model_with_type_hints_is_asked_as_it_describes_it(kind: str) -> None:
+    column, values = HINTS[kind]
+    mlmodel = {"signature": {"inputs": [column | {"required": True}]}, "is_signature_from_type_hint": True}
+    signature = Signature.from_mlmodel(mlmodel)
+    example = predict_example(signature, {"inputs": values}, "inputs", None)
+    assert example == {"0": values[0]}
+    asked: list[Any] = []
+
+    class Raw:
+        def parse(self, document: dict[str, Any], form: str) -> Batch:
+            asked.append((document, form))
+            return Batch({}, len(document["inputs"]), raw=document["inputs"])
+
+    typed = Typed(information(signature), Raw)
+    one = typed.read(json.dumps(example).encode())
+    many = typed.read(json.dumps([{"0": value} for value in values]).encode())
+    assert asked == [({"inputs": values[:1]}, "inputs"), ({"inputs": values}, "inputs")]
+    assert (one.single, many.single, many.batch.rows) == (True, False, 2)
+
+
+def test_other_nameless_columns_are_no_hint() -> None:
+    mlmodel = {"signature": {"inputs": [{"type": "long"}]}}
+    assert not Signature.from_mlmodel(mlmodel).hinted

@@ -61,15 +61,16 @@ def test_predictions_are_those_of_mlflow_bit_for_bit(instance: Instance) -> None
         assert reply.body == instance.sh(f"cat /run/golden/{number}.out"), name
 
 
-def test_what_cannot_be_served_is_refused_before_any_change(instance: Instance) -> None:
-    # The engine lists services and their replicas, and containers by their ids.
-    list_all = f"docker service ls; docker ps --quiet --filter name={PREFIX}"
+def test_what_cannot_be_served_is_named_and_changes_nothing(instance: Instance) -> None:
+    # The engine lists services and their replicas, and containers by their ids; the edge has its routes and its catalogue.
+    list_all = f"docker service ls; docker ps --quiet --filter name={PREFIX}; cd /var/lib/mlflow-anywhere/edge; sha256sum haproxy.cfg models.json index.html"
     before = instance.sh(list_all), images(instance)
+    # The list is reduced as well: what it no longer names stays, as the list is in doubt.
     wrong: list[dict[str, Any]] = [
-        IRIS | {"replicas": 1},
+        IRIS,
         {"name": "roses"},
         {"name": "lilies", "model": "iris", "alias": "best"},
-        {"name": "bad", "model": FACTOR, "alias": "rejected"},
+        {"name": "bad", "model": FACTOR, "alias": "rejected", "port": 9333},
     ]
     with pytest.raises(AssertionError) as refused:
         instance.converge(SERVE, served_models=wrong, serving_default_model="iris")
@@ -78,6 +79,9 @@ def test_what_cannot_be_served_is_refused_before_any_change(instance: Instance) 
     assert "The model 'iris' has no alias 'best'. Its aliases: challenger (version 2), champion (version 2)" in message
     assert f"version 5 of {FACTOR} (alias rejected) has validation_status=failed and is not served" in message
     assert message.count("fatal: ") == 1
+    # Named at first, before anything is built or routed.
+    assert message.index("this is not served:") < message.index("PLAY [Route what is declared]")
+    assert "roses failed, is not served" in message
     assert (instance.sh(list_all), images(instance)) == before
 
 

@@ -47,6 +47,11 @@ class UnhealthyError(Exception):
     """The server gave no good answer; the message says what it did instead."""
 
 
+def shortened(text: str) -> str:
+    """Return a long answer without its middle: a traceback ends with what happened."""
+    return text if len(text) <= 1000 else f"{text[:200]} ... {text[-800:]}"  # noqa: PLR2004 - what fits into a result of the engine
+
+
 def request(path: str, posted: str, body: str) -> bytes:
     """Return the bytes of the HTTP request."""
     head = "Host: 127.0.0.1\r\nConnection: close\r\n"
@@ -86,7 +91,7 @@ def ask_http(address: tuple[str, int], message: bytes, seconds: float) -> None:
     status = received.split(b"\r\n", 1)[0].split()
     if len(status) < 2 or status[1] != b"200":  # noqa: PLR2004 - the protocol's word and its number
         head, _, text = received.decode(errors="replace").partition("\r\n\r\n")
-        raise UnhealthyError(f"{head.partition(chr(13))[0] or 'an empty answer'} {text.strip()[:1000]}")
+        raise UnhealthyError(f"{head.partition(chr(13))[0] or 'an empty answer'} {shortened(text.strip())}")
 
 
 def ask_command(command: list[str], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Filters `checked_models` and `registry_refusals`: what the registry says of the models, checked, as plain values."""
+"""Filter `checked_models`: what the registry says of the models, checked, as plain values."""
 
 from __future__ import annotations
 
@@ -294,26 +294,9 @@ def checked_models(
     ]
 
 
-def registry_refusals(
-    checked: list[Mapping[str, Any]], wanted: list[Mapping[str, Any]], services: Mapping[str, Mapping[str, str]]
-) -> list[str]:
-    """Everything that is wrong, if the inventory names a model or alias that is neither in the registry nor served; else nothing.
-
-    What is served and then goes from the registry is that model's failure, as all is that the registry holds.
-    """
-    unknown = []
-    for entry, found in zip(wanted, checked, strict=True):
-        labels = services.get(entry["service"]) or {}
-        served = all(labels.get(f"mlflow-anywhere.{key}") == entry[key] for key in ("model", "alias"))
-        if not found["found"] and entry["required"] and not served:
-            unknown.append(found["problem"])
-    others = [found["problem"] for found in checked if found["problem"] and found["found"]]
-    return list(dict.fromkeys(unknown + others)) if unknown else []
-
-
 class FilterModule:
-    """Filters of this role."""
+    """The filter of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Map filter names to functions, as Ansible asks for it."""
-        return {"checked_models": checked_models, "registry_refusals": registry_refusals}
+        return {"checked_models": checked_models}
