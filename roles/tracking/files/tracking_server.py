@@ -210,6 +210,7 @@ def authenticated_app() -> Application:
 def guarded(app: Application, *, signs_in: bool) -> Application:
     """Return MLflow's application behind the gate."""
     import gate
+    import pages
 
     # Lines of JSON alone, from every process, whatever else is logged.
     gate.audit.setLevel(logging.INFO)
@@ -226,7 +227,7 @@ def guarded(app: Application, *, signs_in: bool) -> Application:
         from mlflow.server import auth
 
         settings = dataclasses.replace(settings, sign_in=auth._authenticate_cached, public=auth.is_unprotected_route)
-    made: Application = gate.Gate(app, settings)
+    made: Application = gate.Gate(pages.Pages(app), settings)
     return made
 
 
