@@ -388,6 +388,31 @@ def test_from_elsewhere_there_are_links_alone(platform: Platform, site: str) -> 
     assert (status("GET", "navigate"), status("GET", "no-cors"), status("POST", "navigate")) == (200, 403, 403)
 
 
+def test_the_pages_of_mlflow_find_nothing_where_the_edge_lets_nobody(platform: Platform) -> None:
+    proxy, assistant = "/ajax-api/2.0/mlflow/gateway-proxy", "/ajax-api/3.0/mlflow/assistant"
+    before = len(platform.tracking.seen)
+    for path, answer in (
+        (f"{proxy}?gateway_path=api/2.0/endpoints/", {"endpoints": []}),
+        (f"{proxy}?gateway_path=api%2F2.0%2Fendpoints%2F", {"endpoints": []}),
+        (f"{assistant}/config", {"providers": {}, "projects": {}, "remote_access_allowed": False}),
+        (f"{assistant}/providers", {"providers": [], "resolved": None, "gateway_vendor_options": {}}),
+    ):
+        found = platform.track("GET", path)
+        assert (found.status, json.loads(found.body)) == (200, answer), path
+        assert platform.track("POST", path, body=b"{}").status == 403
+    for path in (
+        proxy,
+        f"{proxy}?gateway_path=http://evil.example/",
+        f"{proxy}?gateway_path=api/2.0/endpoints/&gateway_path=x",
+        f"{proxy}/?gateway_path=api/2.0/endpoints/",
+        f"{assistant}/config?x=1",
+        f"{assistant}/providers/openai/models",
+        f"{assistant}/",
+    ):
+        assert platform.track("GET", path).status == 403, path
+    assert len(platform.tracking.seen) == before
+
+
 CREDENTIALS = {"Authorization": "Basic " + "YWRtaW46d3Jvbmc="}
 
 
