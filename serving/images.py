@@ -54,9 +54,7 @@ class Pixels:
         return None
 
 
-def png_picture(
-    text: str, shape: tuple[int, int], loc: Loc, problems: Problems, pixels: Pixels
-) -> Picture | None:
+def png_picture(text: str, shape: tuple[int, int], loc: Loc, problems: Problems, pixels: Pixels) -> Picture | None:
     """A base64 PNG as the model sees it; None after a problem."""
     # A few bytes may stand for millions of pixels.
     limits.not_in_loop()

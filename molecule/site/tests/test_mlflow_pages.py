@@ -76,7 +76,9 @@ def test_every_page_of_mlflow_is_without_complaint(instance: Instance, clients: 
             browser.until("document.querySelector('main, [role=main], #root')?.innerText.length > 40")
             browser.quiet()
             red = browser.evaluate(f"document.body.innerText.match(/.*({RED}).*/g) ?? []")
-            shown = browser.evaluate("[...document.querySelectorAll('[data-assistant-ui]')].filter(e => e.checkVisibility()).length")
+            shown = browser.evaluate(
+                "[...document.querySelectorAll('[data-assistant-ui]')].filter(e => e.checkVisibility()).length"
+            )
             found = [*browser.complaints, *red, *(["the assistant is shown"] if shown else [])]
             browser.complaints.clear()
             if found:
