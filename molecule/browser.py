@@ -40,6 +40,8 @@ class Browser:
         self._number = 0
         self._rest = b""
         self._session: str | None = None
+        # Requests under way: number -> address.
+        self._loading: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -97,11 +99,16 @@ class Browser:
 
     def _note(self, event: str, params: dict[str, Any]) -> None:
         if event == "Log.entryAdded" and params["entry"]["level"] in {"error", "warning"}:
-            self.complaints.append(f"{params['entry']['source']}: {params['entry']['text']}")
+            entry = params["entry"]
+            self.complaints.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}".rstrip())
         elif event == "Runtime.exceptionThrown":
             self.complaints.append(str(params["exceptionDetails"]))
         elif event == "Runtime.consoleAPICalled" and params["type"] in {"error", "warning", "assert"}:
             self.complaints.append(f"console: {params['args']}")
+        elif event == "Network.requestWillBeSent":
+            self._loading[params["requestId"]] = params["request"]["url"]
+        elif event in {"Network.loadingFinished", "Network.loadingFailed"}:
+            self._loading.pop(params["requestId"], None)
 
     def open(self, url: str) -> None:
         """Open a page and wait until it is loaded."""
@@ -125,6 +132,16 @@ class Browser:
             )
             time.sleep(0.05)
         return value
+
+    def quiet(self, seconds: float = 0.5, limit: float = 30) -> None:
+        """Wait until the page has asked for nothing for some time."""
+        began = last = time.monotonic()
+        while time.monotonic() - last < seconds:
+            assert not too_late(began, limit), f"not within {limit} s: {sorted(self._loading.values())}"
+            self.evaluate("1")
+            if self._loading:
+                last = time.monotonic()
+            time.sleep(0.05)
 
     def text(self, selector: str) -> str:
         """The text of an element as a person sees it."""

@@ -291,8 +291,9 @@ class Application:
         def finish(answer: Answer, _request_id: bytes) -> bytes:
             rows = typed.rows_of(answer.predictions, request.batch.rows)
             return typed.answer(
-                rows, answer.probabilities, single=request.single, names=self._classes, origin=self._origin
-            )
+                rows, answer.probabilities, single=request.single, names=self._classes, origin=self._origin,
+                pictures=request.pictures,
+            )  # fmt: skip
 
         return request.batch, bool(self._classes), finish
 

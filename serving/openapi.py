@@ -7,7 +7,7 @@ from typing import Any
 from serving.inference import DATATYPES
 from serving.information import ModelInformation
 from serving.protocols import csv_example, invocations_schemas, v2_example
-from serving.schemas import Schema, output_schema, params_schema, plain, record_schema, ref
+from serving.schemas import Schema, image_shape, output_schema, params_schema, plain, record_schema, ref
 from serving.typed import label
 
 ERRORS = {
@@ -252,6 +252,8 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
             "type": "object",
             "properties": {name: {"type": ["number", "null"]} for name in names},
         }
+    if image_shape(information):
+        prediction["picture"] = {"type": "string", "description": "what was done to the PNG before the model saw it"}
     origin: dict[str, Schema] = {"model": {"type": "string"}, "version": {"type": "string"}}
     text = {"type": "string"}
     schemas |= {

@@ -67,6 +67,8 @@ class Settings:
     access_log: bool = False
     # Path at which clients reach this server, for links: /models/NAME.
     root_path: str = ""
+    # Address of MLflow's pages, for links to the version and its run.
+    mlflow_url: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -21,10 +21,11 @@ from serving.signature import Batch, Tensor
 
 @dataclass(slots=True)
 class Request:
-    """The rows of a body, and whether it was one record or a list."""
+    """The rows of a body, whether it was one record or a list, and what was done to the pictures of each row."""
 
     batch: Batch
     single: bool
+    pictures: Sequence[str] = ()
 
 
 class Typed:
@@ -122,9 +123,10 @@ class Typed:
                 problems.add((*base, row), "expected a record: an object with the model's fields", "object_type")
         problems.stop()
         loc: Callable[[int], Loc] = (lambda _row: base) if single else (lambda row: (*base, row))
-        batch = self._batch(records, loc)
+        pictures: dict[int, str] = {}
+        batch = self._batch(records, loc, pictures)
         batch.params = params
-        return Request(batch, single)
+        return Request(batch, single, [pictures.get(row, "") for row in range(batch.rows)] if pictures else ())
 
     def _wrapped(self, document: Any) -> bool:
         names = {column.name for column in self.signature.columns} | set(self.keys)
@@ -132,9 +134,9 @@ class Typed:
             self.signature.params and isinstance(document, dict) and "records" in document and "records" not in names
         )
 
-    def _batch(self, records: list[dict[str, Any]], loc: Callable[[int], Loc]) -> Batch:
+    def _batch(self, records: list[dict[str, Any]], loc: Callable[[int], Loc], pictures: dict[int, str]) -> Batch:
         if self.keys:
-            return self._tensors(records, loc)
+            return self._tensors(records, loc, pictures)
         problems = Problems()
         if self.signature.columns:
             names = [column.name for column in self.signature.columns]
@@ -162,7 +164,7 @@ class Typed:
             for key in record.keys() - known if not record.keys() <= known else ():
                 problems.add((*loc(row), key), "there is no such field", "extra_forbidden")
 
-    def _tensors(self, records: list[dict[str, Any]], loc: Callable[[int], Loc]) -> Batch:
+    def _tensors(self, records: list[dict[str, Any]], loc: Callable[[int], Loc], pictures: dict[int, str]) -> Batch:
         problems = Problems()
         self._forbid(records, list(self.keys), loc, problems)
         data: dict[str | None, Any] = {}
@@ -177,7 +179,16 @@ class Typed:
                 if key not in record:
                     problems.add((*loc(row), key), "the field is required", "missing")
                     continue
-                rows.append(self._tensor_row(spec, record[key], (*loc(row), key), problems, pixels))
+                value = record[key]
+                if self._takes_pictures(spec) and isinstance(value, str):
+                    picture = images.png_picture(value, self._size, (*loc(row), key), problems, pixels)
+                    if picture is None:
+                        rows.append(None)
+                        continue
+                    if picture.done:
+                        pictures[row] = picture.done
+                    value = picture.levels.reshape(self._size).tolist()
+                rows.append(self._tensor_row(spec, value, (*loc(row), key), problems))
             if not problems.found:
                 if len({row.shape for row in rows if row is not None}) > 1:
                     raise refuse((*loc(0), key), "the records have different shapes", "shape")
@@ -187,14 +198,18 @@ class Typed:
         problems.stop()
         return Batch(data, len(records))
 
-    def _tensor_row(self, spec: Tensor, value: Any, loc: Loc, problems: Problems, pixels: images.Pixels) -> Any:
-        """One row: a picture, or lists flat or nested."""
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of a picture."""
+        height, width = self.shape or (0, 0)
+        return height, width
+
+    def _takes_pictures(self, spec: Tensor) -> bool:
+        return self.shape is not None and len(self.shape) == 2 and spec.dtype.kind in "iuf"  # noqa: PLR2004 - height and width
+
+    def _tensor_row(self, spec: Tensor, value: Any, loc: Loc, problems: Problems) -> Any:
+        """One row, flat or nested."""
         inner = spec.shape[1:]
-        if isinstance(value, str) and self.shape is not None and len(self.shape) == 2 and spec.dtype.kind in "iuf":  # noqa: PLR2004 - height and width
-            levels = images.png_values(value, (self.shape[0], self.shape[1]), loc, problems, pixels)
-            if levels is None:
-                return None
-            return self._shaped_row(spec, levels.tolist(), [levels.shape], loc, problems)
         width = self.signature.width if self.signature.dense else -1
         shapes = list(dict.fromkeys([inner, *([self.shape] if self.shape else []), *([(width,)] if width > 0 else [])]))
         return self._shaped_row(spec, value, shapes, loc, problems)
@@ -224,8 +239,9 @@ def answer(
     single: bool,
     names: Sequence[str],
     origin: Mapping[str, str],
+    pictures: Sequence[str] = (),
 ) -> bytes:
-    """The body of a 200; ``names`` are the classes as text, ``origin`` the model and its version."""
+    """The body of a 200; ``names`` are the classes as text, ``origin`` the model and its version, ``pictures`` what was done to each."""
     if probabilities is None:
         items: list[dict[str, Any]] = [{"prediction": value} for value in predictions]
     else:
@@ -233,6 +249,9 @@ def answer(
             {"prediction": value, "probabilities": dict(zip(names, row, strict=True))}
             for value, row in zip(predictions, probabilities, strict=True)
         ]
+    for item, done in zip(items, pictures, strict=False):
+        if done:
+            item["picture"] = done
     document = {**items[0], **origin} if single else {"predictions": items, **origin}
     return _encoder.encode(document)
 

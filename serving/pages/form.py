@@ -136,7 +136,7 @@ def _tensor(ident: str, name: str, shape: tuple[int, ...], value: Any) -> str:
 
 def _whole(information: ModelInformation) -> str:
     """The whole body, where no signature says what is in it."""
-    example = {} if information.predict_example is None else plain(information.predict_example)
+    example = None if information.predict_example is None else plain(information.predict_example)
     return _Input("field-0", "Request", "body", "JSON: one record or a list of records", example, required=True).field()
 
 

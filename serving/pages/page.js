@@ -65,9 +65,15 @@ function group(name) {
   return parts;
 }
 
+function wholeRecord(control) {
+  const text = fragment(control);
+  if (text === null) throw new FieldError(control, "write a request");
+  return text;
+}
+
 function request() {
   const whole = controls.find((control) => control.dataset.type === "body");
-  const record = whole ? fragment(whole) ?? "{}" : `{${group("record").join(", ")}}`;
+  const record = whole ? wholeRecord(whole) : `{${group("record").join(", ")}}`;
   const params = group("params");
   if (!params.length) return { body: record, wrapped: false };
   const records = record.startsWith("[") ? record : `[${record}]`;
@@ -194,4 +200,5 @@ form.addEventListener("input", soon);
 form.addEventListener("change", soon);
 document.getElementById("copy").addEventListener("click", copy);
 if (data.shape) startDrawing();
-predict();
+// Nobody asked yet where there is nothing to ask with: an empty request is an error of the model's.
+if (controls.some((control) => control.dataset.type !== "body" || control.value.trim() !== "")) predict();

@@ -23,4 +23,4 @@ MODELS = [
 @pytest.fixture(scope="session")
 def render() -> Render:
     """Text of a template of the role for the given variables."""
-    return renderer("edge", served_models=MODELS, serving_default_model="digits")
+    return renderer("edge", served_models=MODELS, serving_default_model="digits", __edge_reasons={})

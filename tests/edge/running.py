@@ -23,7 +23,16 @@ from tests.checkers import TREE, obstacle
 
 from .conftest import MODELS, Render
 
-FILES = ("models.json", "index.html", "style.css", "versions.map", "metadata.map", "docs.map")
+FILES = (
+    "models.json",
+    "index.html",
+    "missing.html",
+    "pages.js",
+    "style.css",
+    "versions.map",
+    "metadata.map",
+    "docs.map",
+)
 TABLES = ("keys.map", "grants.map", "rates.map")
 # As root of the tree with checkers' programs, on the machine's network: clients and servers are on it too.
 APART = """

@@ -76,7 +76,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 # What the edge reads besides its configuration.
-FILES = ("models.json", "index.html", "style.css", "versions.map", "metadata.map", "docs.map")
+FILES = (
+    "models.json",
+    "index.html",
+    "missing.html",
+    "pages.js",
+    "style.css",
+    "versions.map",
+    "metadata.map",
+    "docs.map",
+)
 TABLES = ("keys.map", "grants.map", "rates.map")
 
 

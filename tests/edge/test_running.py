@@ -327,18 +327,38 @@ def test_a_model_sends_nobody_elsewhere(platform: Platform, said: str, passes: s
     assert platform.edge.ask("GET", "/models/digits/on").headers["Location"] == passes
 
 
-def test_a_plain_model_has_a_page_without_scripts(platform: Platform) -> None:
+def test_a_plain_model_has_a_page_of_the_edge(platform: Platform) -> None:
     for server in platform.iris:
         server.seen.clear()
-    for path in ("/models/iris/docs", "/models/iris/redoc"):
-        page = platform.edge.ask("GET", path)
+    html = {"Accept": "text/html"}
+    for path, headers in (("/models/iris/docs", {}), ("/models/iris/redoc", {}), ("/models/iris/", html)):
+        page = platform.edge.ask("GET", path, headers=headers)
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        policy = directives(page.headers["Content-Security-Policy"])
+        site = f"localhost:{platform.edge.models}"
+        assert policy["default-src"] == "'none'"
+        assert (policy["script-src"], policy["connect-src"]) == (f"{site}/pages.js", f"{site}/models/iris/invocations")
         text = page.body.decode()
         assert "POST invocations" in text
-        assert "<script" not in text
-        assert not re.findall(r"(?:src|href)=.(?:https?:)?//", text)
+        assert re.findall("<script[^>]*>", text) == ['<script src="/pages.js" defer>']
+        assert not re.findall(r"src=.(?:https?:)?//|<link[^>]*href=.(?:https?:)?//", text)
+    for headers, where in ((html, "/models/iris/"), ({}, None)):
+        assert platform.edge.ask("GET", "/models/iris", headers=headers).headers["Location"] == where
+    assert json.loads(platform.edge.ask("GET", "/models/iris/").body)["name"] == "iris"
+    assert platform.edge.ask("GET", "/pages.js").headers["Content-Type"] == "text/javascript"
     assert [server.seen for server in platform.iris] == [[], []]
+
+
+def test_nothing_is_a_page_in_a_browser(platform: Platform) -> None:
+    page = platform.edge.ask("GET", "/models/nobody/x", headers={"Accept": "text/html,*/*"})
+    assert (page.status, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert b'href="/models"' in page.body
+    assert json.loads(platform.edge.ask("GET", "/models/nobody/x").body)["error_code"] == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_the_list_is_json_where_a_browser_asks_for_it(platform: Platform) -> None:
+    for path, kind in (("/models", "text/html; charset=utf-8"), ("/models?json", "application/json")):
+        assert platform.edge.ask("GET", path, headers={"Accept": "text/html"}).headers["Content-Type"] == kind
 
 
 @pytest.mark.parametrize(
@@ -387,6 +407,31 @@ def test_from_elsewhere_there_are_links_alone(platform: Platform, site: str) -> 
         return found
 
     assert (status("GET", "navigate"), status("GET", "no-cors"), status("POST", "navigate")) == (200, 403, 403)
+
+
+def test_the_pages_of_mlflow_find_nothing_where_the_edge_lets_nobody(platform: Platform) -> None:
+    proxy, assistant = "/ajax-api/2.0/mlflow/gateway-proxy", "/ajax-api/3.0/mlflow/assistant"
+    before = len(platform.tracking.seen)
+    for path, answer in (
+        (f"{proxy}?gateway_path=api/2.0/endpoints/", {"endpoints": []}),
+        (f"{proxy}?gateway_path=api%2F2.0%2Fendpoints%2F", {"endpoints": []}),
+        (f"{assistant}/config", {"providers": {}, "projects": {}, "remote_access_allowed": False}),
+        (f"{assistant}/providers", {"providers": [], "resolved": None, "gateway_vendor_options": {}}),
+    ):
+        found = platform.track("GET", path)
+        assert (found.status, json.loads(found.body)) == (200, answer), path
+        assert platform.track("POST", path, body=b"{}").status == 403
+    for path in (
+        proxy,
+        f"{proxy}?gateway_path=http://evil.example/",
+        f"{proxy}?gateway_path=api/2.0/endpoints/&gateway_path=x",
+        f"{proxy}/?gateway_path=api/2.0/endpoints/",
+        f"{assistant}/config?x=1",
+        f"{assistant}/providers/openai/models",
+        f"{assistant}/",
+    ):
+        assert platform.track("GET", path).status == 403, path
+    assert len(platform.tracking.seen) == before
 
 
 CREDENTIALS = {"Authorization": "Basic " + "YWRtaW46d3Jvbmc="}

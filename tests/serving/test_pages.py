@@ -11,7 +11,7 @@ import pytest
 
 import serving.pages
 from serving.information import ModelInformation
-from serving.pages import Pages, pages
+from serving.pages import ICON, Pages, pages
 from serving.settings import Settings
 
 from .described import ALL, BARE, DIGITS, HOSTILE, IRIS, IRIS_RECORD, MIXED, TWO_TENSORS
@@ -73,7 +73,9 @@ def test_nothing_is_inline_or_from_elsewhere(information: ModelInformation, path
         for name in ("src", "href", "action"):
             address = attributes.get(name)
             # A leading slash would leave /models/NAME/, where the edge shows the page.
-            assert address is None or re.fullmatch(r"data:,|\./|[a-z]+(\.(css|js|json))?", address), address
+            assert address is None or re.fullmatch(r"data:image/svg\+xml,.*|\./|[a-z]+(\.(css|js|json))?", address), (
+                address
+            )
 
 
 @EACH
@@ -92,10 +94,29 @@ def test_the_policy_allows_only_what_the_server_itself_has(information: ModelInf
 def test_every_part_that_a_page_asks_for_is_there(information: ModelInformation, path: str) -> None:
     parts = {one.get("src") or one.get("href") for one in page(information, path).all("script", "link")} - {
         None,
-        "data:,",
+        ICON,
     }
     assert parts
     assert {f"/{part}" for part in parts} <= set(made(information))
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_behind_the_edge_leads_to_all_models_and_to_mlflow(path: str) -> None:
+    described = ModelInformation(**{**IRIS.__dict__, "model": "prod iris/x", "version": "3", "run_id": "abc"})
+    settings = Settings(root_path="/models/iris", mlflow_url="http://localhost:5000/")
+    links = {one.get("href") for one in Markup(pages(described, settings)[path][1]).all("a")}
+    assert {
+        "/models",
+        "http://localhost:5000/#/models/prod%20iris%2Fx/versions/3",
+        "http://localhost:5000/#/runs/abc",
+    } <= links
+
+
+def test_a_model_without_signature_and_example_is_not_asked_before_somebody_writes_a_request() -> None:
+    found = page(BARE)
+    assert "press Predict" in made(BARE)["/"][1].decode()
+    (area,) = found.all("textarea")
+    assert found.texts["textarea"].strip() == ""
 
 
 @EACH
@@ -117,7 +138,7 @@ def test_text_of_a_model_never_becomes_markup(path: str) -> None:
     hostile = ModelInformation(**{**MIXED.__dict__, "name": HOSTILE, "model": HOSTILE, "alias": HOSTILE, "version": HOSTILE,
                                   "metrics": {HOSTILE: 1.0}})  # fmt: skip
     found = page(hostile, path)
-    assert not found.all("img")
+    assert [one["src"] for one in found.all("img")] == [ICON]
     assert not any("onerror" in attributes for _, attributes in found.elements)
     assert found.texts["h1"] == HOSTILE
     if path == "/":
@@ -127,7 +148,7 @@ def test_text_of_a_model_never_becomes_markup(path: str) -> None:
 def test_text_in_the_data_of_the_script_stays_there() -> None:
     image = {**DIGITS.__dict__, "predict_example": {"image": HOSTILE}}
     found = page(ModelInformation(**image))
-    assert not found.all("img")
+    assert [one["src"] for one in found.all("img")] == [ICON]
     assert json.loads(found.texts["script"])["example"] == {"image": HOSTILE}
 
 

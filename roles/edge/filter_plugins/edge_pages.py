@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -18,12 +18,14 @@ PATHS = ("invocations", "ping", "health", "version", "metadata", "docs", "openap
 API_PATHS = ("predict", "v2")
 # Longest example that a page shows, and what a model takes on the page besides.
 EXAMPLE_LIMIT = 4000
-PAGE_SHARE = 1600
-PAGE_FRAME = 8192
+PAGE_SHARE = 1700
+PAGE_FRAME = 10240
+# What the page says of a model that is not served; the run says the rest.
+PROBLEM_LIMIT = 300
 
 
-def compact(value: object) -> str:
-    """One line of JSON; NaN and Infinity, which JSON lacks, become null."""
+def compact(value: object, *, short: bool = False) -> str:
+    """One line of JSON; NaN and Infinity, which JSON lacks, become null. `short` leaves out spaces, and the .0 of whole numbers."""
 
     def plain(item: object) -> object:
         if isinstance(item, Mapping):
@@ -32,9 +34,22 @@ def compact(value: object) -> str:
             return [plain(inner) for inner in item]
         if isinstance(item, float) and not math.isfinite(item):
             return None
-        return item
+        return int(item) if short and isinstance(item, float) and item.is_integer() else item
 
-    return json.dumps(plain(value), allow_nan=False)
+    return json.dumps(plain(value), allow_nan=False, separators=(",", ":") if short else None)
+
+
+def first_row(example: object) -> object:
+    """The example with its first row alone, which is as good to begin with."""
+    if isinstance(example, Mapping):
+        split = example.get("dataframe_split")
+        if isinstance(split, Mapping) and isinstance(split.get("data"), Sequence):
+            kept = {key: value for key, value in split.items() if key != "index"}
+            return {**example, "dataframe_split": {**kept, "data": list(split["data"][:1])}}
+        for key in ("inputs", "instances", "dataframe_records"):
+            if isinstance(example.get(key), list):
+                return {**example, key: example[key][:1]}
+    return example
 
 
 def entry(raw: Mapping[str, Any], own_url: str | None, default_model: str) -> dict[str, Any]:
@@ -45,9 +60,8 @@ def entry(raw: Mapping[str, Any], own_url: str | None, default_model: str) -> di
     base = f"/models/{raw['name']}"
     paths = PATHS + (API_PATHS if raw["engine"] == "api" else ())
     urls = {path.removesuffix(".json"): f"{base}/{path}" for path in paths}
-    if raw["engine"] == "api":
-        # The model's own page; its links are relative, so the slash at the end matters.
-        urls["page"] = f"{base}/"
+    # The model's own page; its links are relative, so the slash at the end matters.
+    urls["page"] = f"{base}/"
     return {
         **public,
         "challenger": raw.get("challenger"),
@@ -58,15 +72,42 @@ def entry(raw: Mapping[str, Any], own_url: str | None, default_model: str) -> di
     }
 
 
-def curl(raw: Mapping[str, Any], url: str, limit: int) -> str:
-    """A command line that asks the model for a prediction."""
+def question(raw: Mapping[str, Any], limit: int) -> tuple[str, str]:
+    """The path that a first request goes to, and its body: the first row of the model's example, or nothing if that is too long."""
     path, example = "invocations", raw.get("input_example")
     if raw["engine"] == "api" and raw.get("predict_example") is not None:
         path, example = "predict", raw["predict_example"]
-    body = compact(example) if example is not None else ""
-    data = shlex.quote(body) if body and len(body) <= limit else "@request.json"
-    address = shlex.quote(f"{url}/models/{raw['name']}/{path}")
-    return f"curl {address} -H 'Content-Type: application/json' -d {data}"
+    if example is None:
+        return path, ""
+    forms = (compact(first_row(example)), compact(first_row(example), short=True))
+    return path, next((form for form in forms if len(form) <= limit), "")
+
+
+def curl(raw: Mapping[str, Any], url: str, path: str, body: str) -> tuple[str, str]:
+    """A command line that asks the model for a prediction, and what has to be said of it."""
+    model = f"{url}/models/{raw['name']}"
+    command = f"curl {shlex.quote(f'{model}/{path}')} -H 'Content-Type: application/json' -d"
+    if body:
+        return f"{command} {shlex.quote(body)}", ""
+    if raw.get("input_example") is not None or raw.get("predict_example") is not None:
+        key = "predict_example" if path == "predict" else "input_example"
+        reader = shlex.quote(f"import json, sys; print(json.dumps(json.load(sys.stdin)['{key}']))")
+        return f"curl -s {shlex.quote(f'{model}/metadata')} | python3 -c {reader} | {command} @-", ""
+    shape = tensor_shape(raw)
+    if len(shape) == 2 and shape[0] == -1 and shape[1] > 0:  # noqa: PLR2004 - rows and values
+        maker = shlex.quote(f'import json; print(json.dumps({{"inputs": [[0] * {shape[1]}]}}))')
+        return f"python3 -c {maker} | {command} @-", "The model was logged without an example: this asks with zeros."
+    return (
+        f"{command} @request.json",
+        "The model was logged without an example: write your request into the file request.json.",
+    )
+
+
+def tensor_shape(raw: Mapping[str, Any]) -> Sequence[int]:
+    """The shape of the model's only input, if that is a tensor."""
+    inputs = (raw.get("signature") or {}).get("inputs") or []
+    only = inputs[0] if len(inputs) == 1 and "name" not in inputs[0] else {}
+    return only.get("tensor-spec", {}).get("shape") or ()
 
 
 def edge_pages(
@@ -75,21 +116,29 @@ def edge_pages(
     own_url: str,
     default_model: str = "",
     buffer_size: int = 81920,
+    declared: Sequence[Mapping[str, Any]] = (),
+    reasons: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Per model: its public entry, its metadata as one line of JSON, and an example. Nothing outgrows the edge's buffer."""
+    """Per model: its public entry, its metadata as one line of JSON, and an example. Nothing outgrows the edge's buffer.
+
+    What is `declared` and not in the catalogue is not `served`; `reasons` says by name why that is so, or why an earlier version still is.
+    """
     if not isinstance(catalogue, list | tuple):
         raise AnsibleFilterError(
             f"edge_catalogue is {str(catalogue)[:60]!r}. Allowed: a list of mappings, one per model."
         )
+    known = {raw["name"] for raw in catalogue if isinstance(raw, Mapping) and "name" in raw}
+    missing = [raw for raw in declared if raw["name"] not in known]
+    models = len(catalogue) + len(missing)
     room = buffer_size * 7 // 8
-    limit = min(EXAMPLE_LIMIT, (room - PAGE_FRAME) // max(1, len(catalogue)) - PAGE_SHARE)
+    limit = min(EXAMPLE_LIMIT, (room - PAGE_FRAME) // max(1, models) - PAGE_SHARE)
     if limit < 0:
         raise AnsibleFilterError(
-            f"edge_catalogue has {len(catalogue)} models, more than one buffer of {buffer_size} bytes describes."
+            f"edge_catalogue has {models} models, more than one buffer of {buffer_size} bytes describes."
             " Raise edge_buffer_size in inventory/<name>/group_vars/all/ and run the same command again."
         )
     pages = []
-    for raw in catalogue:
+    for raw in [*catalogue, *missing]:
         if not isinstance(raw, Mapping) or not {"name", "engine"} <= set(raw):
             raise AnsibleFilterError(
                 f"edge_catalogue holds {str(raw)[:60]!r}. Allowed: mappings with at least name and engine."
@@ -101,9 +150,19 @@ def edge_pages(
             if len(compact(metadata)) <= room:
                 break
             metadata[key] = None
-        example = curl(raw, url, limit)
+        path, body = question(raw, limit)
+        command, hint = curl(raw, url, path, body)
         pages.append(
-            {"item": public, "metadata": compact(metadata), "curl": example, "metrics": raw.get("metrics") or {}}
+            {
+                "item": public,
+                "metadata": compact(metadata),
+                "curl": command,
+                "hint": hint,
+                "body": body,
+                "metrics": raw.get("metrics") or {},
+                "served": raw["name"] in known,
+                "problem": str((reasons or {}).get(raw["name"], ""))[:PROBLEM_LIMIT],
+            }
         )
     return pages
 

@@ -237,6 +237,7 @@ def authenticated_app() -> Application:
 def guarded(app: Application, *, signs_in: bool) -> Application:
     """Return MLflow's application behind the gate."""
     import gate
+    import pages
     import queries
 
     queries.watch_pools()
@@ -256,7 +257,7 @@ def guarded(app: Application, *, signs_in: bool) -> Application:
         from mlflow.server import auth
 
         settings = dataclasses.replace(settings, sign_in=auth._authenticate_cached, public=auth.is_unprotected_route)
-    made: Application = gate.Gate(app, settings)
+    made: Application = gate.Gate(pages.Pages(app), settings)
     return made
 
 
