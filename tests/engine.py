@@ -44,7 +44,9 @@ ANSWERS = {
         {"ID": "s1", "Spec": {"Name": "ours-model", "Labels": {"a": "b"}}},
         {"ID": "s2", "Spec": {"Name": "bare"}},
     ],
-    "/networks": [{"Name": "ours", "Driver": "overlay", "Scope": "swarm", "Attachable": True, "Labels": {}}],
+    "/networks": [
+        {"Name": "ours", "Driver": "overlay", "Scope": "swarm", "Attachable": True, "Internal": False, "Labels": {}}
+    ],
     "/containers/json": [
         {
             "Id": "e1",

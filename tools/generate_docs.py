@@ -63,6 +63,11 @@ INVENTORY: Options = {
                 "`serving_allow_pickle` says.",
                 "type": "raw",
             },
+            "egress": {
+                "type": "list",
+                "elements": "str",
+                "description": "What the model may reach, as `host:port`; by default nothing. docs/serving.md tells how.",
+            },
         },
     },
     "serving_default_model": {

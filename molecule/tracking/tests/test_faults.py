@@ -87,8 +87,8 @@ def test_a_schema_of_another_version_is_refused_untouched_and_reported(instance:
 
 def test_a_password_with_awkward_characters_replaces_the_old_one(instance: Instance, secrets: dict[str, str]) -> None:
     instance.converge(postgres_password=AWKWARD)
-    assert login(instance, AWKWARD) == "in"
-    assert "password authentication failed" in login(instance, secrets["postgres_password"])
+    assert login(instance, AWKWARD, at="loopback") == "in"
+    assert "password authentication failed" in login(instance, secrets["postgres_password"], at="loopback")
     assert client(instance, "log_run.py")["note"] == "written by a client"
     assert instance.leaks({"password": AWKWARD}) == {}
     instance.converge()

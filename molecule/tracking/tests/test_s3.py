@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from instance import Instance, wait_until
-from postgres.database import NETWORK, encoded
-from tracking.clients import BASE, SECRETS, client
+from postgres.database import encoded
+from tracking.clients import BASE, NETWORK, SECRETS, client
 
 KEY_ID = "molecule-key-id-of-the-store"
 SECRET = "a/secret+of=the:store@%#?&!$'\"\\_0123456789"
