@@ -36,7 +36,7 @@ options:
   timeout:
     description: Seconds to wait for a network that is to come, and for the last members of one that is to go.
     type: int
-    default: 45
+    default: 60
 attributes:
   check_mode:
     support: full
@@ -168,7 +168,9 @@ class Networks:
                 except EngineError as error:
                     if "already exists in network" in str(error):
                         break
-                    if error.status != http.HTTPStatus.NOT_FOUND or self.clock() > until:
+                    # On a busy host a manager may take longer than the engine waits.
+                    early = error.status == http.HTTPStatus.NOT_FOUND or "attaching to network failed" in str(error)
+                    if not early or self.clock() > until:
                         raise
                 self.sleep(POLL_SECONDS)
 
@@ -237,7 +239,7 @@ def main() -> None:
             "pool": {"type": "str", "required": True},
             "container": {"type": "str", "default": ""},
             "prune": {"type": "bool", "default": False},
-            "timeout": {"type": "int", "default": 45},
+            "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )

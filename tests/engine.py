@@ -51,6 +51,7 @@ ANSWERS = {
         {
             "Id": "e1",
             "Names": ["/edge"],
+            "NetworkSettings": {"Networks": {"ours": {}, "another": {}}},
             "Ports": [
                 {"IP": "0.0.0.0", "PrivatePort": 5000, "PublicPort": 5000, "Type": "tcp"},
                 {"IP": "::", "PrivatePort": 5000, "PublicPort": 5000, "Type": "tcp"},
