@@ -303,7 +303,7 @@ def predictions(machine: Machine, settings: Settings, say: Say) -> list[Figure]:
     for model, body in (("iris", IRIS), ("digits", DIGITS)):
         machine.put((WRK % json.dumps(body)).encode(), f"/opt/bench/{model}.lua")
         replica = machine.sh(
-            "docker inspect --format '{{(index .NetworkSettings.Networks \"mlflow-anywhere\").IPAddress}}'"
+            "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}'"
             f" $(docker ps --quiet --filter name=mlflow-anywhere-model-{model}.)"
         ).split()[0]
         # The overlay network is not the host's: what asks a replica sits in the edge's network.

@@ -19,6 +19,7 @@ KEYS = (
     "challenger",
     "allow_pickle",
     "build_from_source",
+    "egress",
 )
 CHALLENGER_KEYS = ("alias", "percent")
 ENGINES = ("mlflow", "api")
@@ -34,6 +35,13 @@ ALIAS_RESERVED = re.compile(r"latest|v[0-9]+", re.ASCII | re.IGNORECASE)
 VERSION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 MEMORY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?([kmgt]i?)?b?", re.ASCII | re.IGNORECASE)
 SOURCE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?==[0-9][A-Za-z0-9.!+_-]{0,99}", re.ASCII)
+# A name, because the model finds the way by it: an address would lead past the name server.
+# Its last part begins with a letter, as that of no address does, however it is spelled.
+DESTINATION = re.compile(r"([a-z0-9_]([a-z0-9_-]*[a-z0-9])?\.)*[a-z]([a-z0-9-]*[a-z0-9])?:[1-9][0-9]{0,4}", re.ASCII)
+DESTINATION_RULE = (
+    'a list of names with ports such as ["db.example.com:5432"], in lower case, no addresses, wildcards or localhost'
+)
+DESTINATION_LIMIT = 200
 REPLICAS_LIMIT = 100
 PORT_LIMIT = 65535
 # A service is found by name, and a DNS label has no more than that.
@@ -179,6 +187,22 @@ class Entry:
             )
         return list(dict.fromkeys(texts))
 
+    def egress(self) -> list[dict[str, Any]]:
+        """The destinations that the model may reach: each host with its ports."""
+        value = self.raw.get("egress", [])
+        if not isinstance(value, list | tuple):
+            self.refuse(f"egress is {shown(value)}", DESTINATION_RULE)
+            return []
+        hosts: dict[str, set[int]] = {}
+        for item in value:
+            known = isinstance(item, str) and len(item) <= DESTINATION_LIMIT and DESTINATION.fullmatch(item)
+            host, _, port = str(item).rpartition(":")
+            if not known or int(port) > PORT_LIMIT or host.rpartition(".")[2] == "localhost":
+                self.refuse(f"egress has {shown(item)}", DESTINATION_RULE)
+            else:
+                hosts.setdefault(host, set()).add(int(port))
+        return [{"host": host, "ports": sorted(ports)} for host, ports in sorted(hosts.items())]
+
     def normal(self, platform_name: str, reserved: set[int]) -> dict[str, Any]:
         """The entry with every key; what is wrong is noted in `problems`."""
         self.keys()
@@ -204,6 +228,7 @@ class Entry:
             "challenger": challenger,
             "allow_pickle": self.allow_pickle(),
             "build_from_source": self.build_from_source(),
+            "egress": self.egress(),
             "service": service,
             "challenger_service": challenger_service,
         }

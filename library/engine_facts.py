@@ -70,7 +70,10 @@ engine:
       description: Every tag with the C(id) of its image and the time it was C(created), the newest image first.
       type: list
     networks:
-      description: The C(driver) and C(scope) of each network by its name, and whether it is C(attachable).
+      description: The C(driver) and C(scope) of each network by its name, and whether it is C(attachable) and C(internal).
+      type: dict
+    attached:
+      description: The names of the networks that each running container is on, by its name.
       type: dict
     ports:
       description: The TCP ports of the host that each running container publishes, by its name.
@@ -240,8 +243,14 @@ def facts(path: str, usage_label: str = "") -> dict[str, Any]:
         "root_dir": root_dir,
         "images": images(listed["images"]),
         "networks": {
-            network["Name"]: {key.lower(): network[key] for key in ("Driver", "Scope", "Attachable")}
+            network["Name"]: {key.lower(): network[key] for key in ("Driver", "Scope", "Attachable", "Internal")}
             for network in listed["networks"]
+        },
+        "attached": {
+            container["Names"][0].removeprefix("/"): sorted(
+                (container.get("NetworkSettings") or {}).get("Networks") or {}
+            )
+            for container in listed["containers"]
         },
         "ports": {
             container["Names"][0].removeprefix("/"): sorted(

@@ -44,11 +44,14 @@ ANSWERS = {
         {"ID": "s1", "Spec": {"Name": "ours-model", "Labels": {"a": "b"}}},
         {"ID": "s2", "Spec": {"Name": "bare"}},
     ],
-    "/networks": [{"Name": "ours", "Driver": "overlay", "Scope": "swarm", "Attachable": True, "Labels": {}}],
+    "/networks": [
+        {"Name": "ours", "Driver": "overlay", "Scope": "swarm", "Attachable": True, "Internal": False, "Labels": {}}
+    ],
     "/containers/json": [
         {
             "Id": "e1",
             "Names": ["/edge"],
+            "NetworkSettings": {"Networks": {"ours": {}, "another": {}}},
             "Ports": [
                 {"IP": "0.0.0.0", "PrivatePort": 5000, "PublicPort": 5000, "Type": "tcp"},
                 {"IP": "::", "PrivatePort": 5000, "PublicPort": 5000, "Type": "tcp"},

@@ -31,6 +31,7 @@ def test_a_name_is_enough() -> None:
             "challenger": None,
             "allow_pickle": None,
             "build_from_source": [],
+            "egress": [],
             "service": "p-model-iris",
             "challenger_service": None,
         }
@@ -147,6 +148,22 @@ def test_not_a_list(value: object) -> None:
         ({"allow_pickle": [0]}, "allow_pickle is [0]"),
         ({"allow_pickle": [{"a": 1}]}, "allow_pickle is [{'a': 1}]"),
         ({"allow_pickle": {"3": True}}, "allow_pickle is {'3': True}"),
+        ({"egress": "db:5432"}, "egress is 'db:5432'. Allowed: a list of names with ports such as"),
+        ({"egress": ["db"]}, "egress has 'db'"),
+        ({"egress": ["10.0.0.5:5432"]}, "egress has '10.0.0.5:5432'"),
+        ({"egress": ["[::1]:443"]}, "egress has '[::1]:443'"),
+        ({"egress": ["169.254.169.254:80"]}, "egress has '169.254.169.254:80'"),
+        ({"egress": ["2852039166:80"]}, "egress has '2852039166:80'"),
+        ({"egress": ["0x7f.1:80"]}, "egress has '0x7f.1:80'"),
+        ({"egress": ["0x7f000001:80"]}, "egress has '0x7f000001:80'"),
+        ({"egress": ["127.0.0.0x1:80"]}, "egress has '127.0.0.0x1:80'"),
+        ({"egress": ["localhost:80"]}, "egress has 'localhost:80'"),
+        ({"egress": ["*.example.com:443"]}, "egress has '*.example.com:443'"),
+        ({"egress": ["https://example.com:443"]}, "egress has 'https://example.com:443'"),
+        ({"egress": ["example.com:0"]}, "egress has 'example.com:0'"),
+        ({"egress": ["example.com:65536"]}, "egress has 'example.com:65536'"),
+        ({"egress": ["example.com:443\n"]}, "egress has 'example.com:443\\n'"),
+        ({"egress": [443]}, "egress has 443"),
     ],
 )
 def test_refused(change: dict[str, Any], says: str) -> None:
@@ -193,6 +210,14 @@ def test_where_to_edit_can_be_said() -> None:
     assert "inventory/fleet/group_vars/all/" in refusal({}, where="inventory/fleet/group_vars/all/")
 
 
+def test_destinations_are_kept_by_host() -> None:
+    given = ["db-1.example.com:5432", "api:443", "db-1.example.com:80", "api:443"]
+    assert served_models([{"name": "iris", "egress": given}])[0]["egress"] == [
+        {"host": "api", "ports": [443]},
+        {"host": "db-1.example.com", "ports": [80, 5432]},
+    ]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -207,6 +232,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "port": st.sampled_from([5000, 9201, 9202]) | JSON,
     "memory": st.sampled_from(["1g", "512m"]) | JSON,
     "build_from_source": st.lists(st.text() | st.just("a==1")) | JSON,
+    "egress": st.lists(st.sampled_from(["a.b:1", "a.b:2", "c:99999"]) | JSON, max_size=3) | JSON,
     "allow_pickle": st.booleans() | st.lists(st.integers(0, 9) | st.text()) | JSON,
     "challenger": st.fixed_dictionaries({"percent": st.integers(0, 100) | JSON}, optional={"alias": JSON}) | JSON,
 }

@@ -70,6 +70,11 @@ INVENTORY: Options = {
                 "elements": "str",
                 "default": [],
             },
+            "egress": {
+                "type": "list",
+                "elements": "str",
+                "description": "What the model may reach, as `host:port`; by default nothing. docs/serving.md tells how.",
+            },
         },
     },
     "serving_default_model": {

@@ -9,7 +9,9 @@ from instance import Instance
 CONTAINER = "mlflow-anywhere-postgres"
 IMAGE = "mlflow-anywhere/postgres:17"
 VOLUME = "mlflow-anywhere-postgres"
-NETWORK = "mlflow-anywhere"
+NETWORK = "mlflow-anywhere-database"
+# The only name on the network that may sign in.
+CLIENT = "mlflow-anywhere-tracking"
 SECRETS = "/var/lib/mlflow-anywhere/postgres/secrets"
 
 # Every character that breaks URLs, shells, password files or quotes.
@@ -27,13 +29,15 @@ def sql(instance: Instance, statement: str) -> str:
     return instance.sh(f"{encoded(statement)} | docker exec -i {CONTAINER} {psql}").strip()
 
 
-def login(instance: Instance, password: str | None, *, user: str = "mlflow", at: str = "a network") -> str:
-    """`in`, or why a client on the network, or in the container over TCP, is not let in."""
+def login(
+    instance: Instance, password: str | None, *, user: str = "mlflow", at: str = "a network", name: str = CLIENT
+) -> str:
+    """`in`, or why a client of some name on the network, or in the container over TCP, is not let in."""
     line = "*:*:*:*:" + (password or "").replace("\\", "\\\\").replace(":", "\\:")
     psql = f"psql -wqtAX 'host=%s user={user} dbname=mlflow passfile=/tmp/login' -c \"SELECT 'in'\" 2>&1"
     script = "umask 077; cat >/tmp/login; " + psql
     if at == "a network":
-        command = f"docker run --rm -i --network {NETWORK} {IMAGE} sh -c " + quoted(script % "postgres")
+        command = f"docker run --rm -i --name {name} --network {NETWORK} {IMAGE} sh -c " + quoted(script % "postgres")
     else:
         command = f"docker exec -i {CONTAINER} sh -c " + quoted(script % "127.0.0.1")
     return str(instance.host.run(f"{encoded(line)} | {command}").stdout).strip()

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from instance import Instance
-from postgres.database import NETWORK, encoded, healthy
+from postgres.database import encoded, healthy
 
 CONTAINER = "mlflow-anywhere-tracking"
+NETWORK = "mlflow-anywhere"
 RUNTIME = "mlflow-anywhere/runtime:3.17.2"
 BASE = "mlflow-anywhere/base:13"
 SECRETS = "/var/lib/mlflow-anywhere/tracking/secrets"

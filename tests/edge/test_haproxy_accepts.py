@@ -140,3 +140,12 @@ def test_haproxy_refuses_a_mistake(
     assert right in config
     (tmp_path / "candidate.cfg").write_text(config.replace(right, wrong))
     assert said in refused("haproxy", "-c", "-f", "/edge/candidate.cfg", places={"/edge": tmp_path})
+
+
+def test_haproxy_accepts_the_configuration_of_a_way_out(tmp_path: Path) -> None:
+    config = (Path(__file__).parents[2] / "roles/edge/files/egress.cfg").read_text()
+    for name, value in {"PORTS": ":443,:5432", "FROM": "10.118.0.0/16", "HOST": "db.example.com"}.items():
+        config = config.replace(f"${{EGRESS_{name}}}", value)
+    (tmp_path / "candidate.cfg").write_text(config)
+    said = accepted("haproxy", "-c", "-f", "/edge/candidate.cfg", places={"/edge": tmp_path})
+    assert [line for line in said.splitlines() if "[WARNING]" in line and "can't connect socket" not in line] == []

@@ -474,6 +474,7 @@ def test_a_reload_forgets_no_failed_sign_in(guarded: Platform, monkeypatch: pyte
         "CONFIG": guarded.edge.place,
         "CERTIFICATES": guarded.edge.place / "certificates",
         "RUN": guarded.edge.run,
+        "CONFINED": guarded.edge.run / "haproxy.cfg",
         "LOADED": guarded.edge.run / "loaded",
         "STATE": guarded.edge.run / "servers.state",
         "ADMIN": guarded.edge.run / "admin.sock",

@@ -33,7 +33,8 @@ def test_what_the_engine_has(engine: str) -> None:
         ("ours/runtime:latest", "sha256:2"),
         ("ours/runtime:1", "sha256:1"),
     ]
-    assert found["networks"] == {"ours": {"driver": "overlay", "scope": "swarm", "attachable": True}}
+    assert found["networks"] == {"ours": {"driver": "overlay", "scope": "swarm", "attachable": True, "internal": False}}
+    assert found["attached"] == {"edge": ["another", "ours"], "inner": []}
     assert found["services"] == {"ours-model": {"a": "b"}, "bare": {}}
     assert found["ports"] == {"edge": [5000], "inner": []}
 

@@ -127,6 +127,57 @@ def test_one_bad_model_stops_nobody_else(render: Render, broken: dict[str, Any])
     assert "digits" not in problems
 
 
+def test_each_model_is_alone_on_its_network_and_has_no_name_server(render: Render) -> None:
+    services = json.loads(run(render, "{{ __serving_services | to_json }}", ANSWERS))
+    assert len(services) == 3
+    for service in services:
+        task = service["spec"]["TaskTemplate"]
+        assert task["Networks"] == [{"Target": service["name"]}]
+        assert task["ContainerSpec"]["DNSConfig"] == {"Nameservers": ["127.0.0.1"]}
+    assert json.loads(run(render, "{{ __serving_ways | to_json }}", ANSWERS)) == []
+
+
+def test_a_destination_is_reached_by_a_service_of_its_own(render: Render) -> None:
+    models = [{"name": "iris", "egress": ["db.example.com:5432", "api:443", "api:80"]}, {"name": "digits"}]
+    given = {
+        "served_models": models,
+        "__serving_found": {"versions": [IRIS, DIGITS]},
+        "__serving_build_failures": {},
+        "__serving_built": {},
+    }
+    given["__serving_deployments"] = resolved(render, [IRIS, DIGITS], served_models=models)
+    iris, digits = json.loads(render("{{ __serving_services | to_json }}", **given))
+    assert iris["spec"]["TaskTemplate"]["ContainerSpec"]["DNSConfig"] == {
+        "Nameservers": ["127.0.0.1"], "Search": ["egress"], "Options": ["ndots:15"],
+    }  # fmt: skip
+    assert "Search" not in digits["spec"]["TaskTemplate"]["ContainerSpec"]["DNSConfig"]
+    api, database = json.loads(render("{{ __serving_ways | to_json }}", **given))
+    assert api["spec"]["TaskTemplate"]["Networks"] == [
+        {"Target": "mlflow-anywhere-model-iris", "Aliases": ["api.egress"]},
+        {"Target": "mlflow-anywhere"},
+    ]
+    assert api["spec"]["TaskTemplate"]["ContainerSpec"]["Env"] == [
+        "EGRESS_HOST=api", "EGRESS_PORTS=:80,:443", "EGRESS_FROM=10.118.0.0/16",
+    ]  # fmt: skip
+    assert "EGRESS_HOST=db.example.com" in database["spec"]["TaskTemplate"]["ContainerSpec"]["Env"]
+    assert api["name"] != database["name"]
+    rollout = {
+        "services": {
+            api["name"]: {
+                "reason": "it does not start",
+                "labels": api["spec"]["Labels"],
+                "errors": ["no room"],
+                "logs": "",
+            }
+        }
+    }
+    problems = render(
+        "{{ __serving_problems }}", __serving_rollout=rollout | {"failed_services": [api["name"]], "kept": {}}, **given
+    )
+    assert problems.startswith("iris: its way out to api does not run.")
+    assert "no room" in problems
+
+
 def test_two_entries_of_one_version_are_refused_apart(render: Render) -> None:
     models = [{"name": "a", "model": "m"}, {"name": "b", "model": "m", "allow_pickle": ["1"]}]
     answers = [answer("m", "1", mlmodel=PICKLE)] * 2

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import reach
 import yaml
 from fleet.hosts import (
     DATA,
@@ -72,6 +73,13 @@ def test_replicas_are_spread_over_the_hosts(instance: Instance) -> None:
     image = instance.inspect("mlflow-anywhere-model-factor")[0]["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
     assert image.startswith(f"{REGISTRY}/mlflow-anywhere/model-factor:v1-")
     assert "@sha256:" in image
+
+
+def test_a_model_reaches_nothing_on_any_host() -> None:
+    for host in hosts():
+        others = [other for other in hosts() if other.name != host.name]
+        (container,) = reach.models(host)
+        assert reach.reached(host, container, *others) == [], host.name
 
 
 def test_every_edge_answers_the_same(instance: Instance, two: Instance, secrets: dict[str, str]) -> None:

@@ -1,8 +1,9 @@
-"""The database as a client on the platform's network and an operator on the host see it."""
+"""The database as a client on its network and an operator on the host see it."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 from instance import Instance, wait_until
-from postgres.database import AWKWARD, CONTAINER, IMAGE, NETWORK, SECRETS, encoded, healthy, login, sql
+from postgres.database import AWKWARD, CLIENT, CONTAINER, IMAGE, NETWORK, SECRETS, encoded, healthy, login, sql
 
 
 @pytest.fixture
@@ -38,6 +39,42 @@ def test_only_the_password_opens_over_the_network(instance: Instance, secrets: d
     for place in ("a network", "loopback"):
         assert "no password supplied" in login(instance, None, at=place)
     assert "password authentication failed" in login(instance, password, user="postgres")
+    # Nobody else is even asked.
+    assert "no pg_hba.conf entry" in login(instance, password, name="stranger")
+
+
+# Connections that stop before they have signed in: half of them in the middle of it, half without a word.
+STALLED = """
+import socket, struct, time
+hello = b"user\\0mlflow\\0database\\0mlflow\\0\\0"
+held = []
+while True:
+    for number in range(40):
+        try:
+            held.append(socket.create_connection(("postgres", 5432), timeout=2))
+            if number % 2:
+                held[-1].sendall(struct.pack("!II", len(hello) + 8, 196608) + hello)
+        except OSError:
+            pass
+    del held[:-150]
+    time.sleep(1)
+"""
+
+
+def test_sign_ins_that_are_not_completed_take_no_place_of_others(instance: Instance, secrets: dict[str, str]) -> None:
+    instance.sh(
+        f"{encoded(STALLED)} >/run/stalled.py; docker run --detach --name stalled --network {NETWORK}"
+        " --volume /run/stalled.py:/stalled.py:ro mlflow-anywhere/base:13 python3 /stalled.py"
+    )
+    try:
+        began = time.monotonic()
+        found = []
+        while time.monotonic() - began < 12:
+            found.append(login(instance, secrets["postgres_password"]))
+        assert set(found) == {"in"}, found
+        assert int(sql(instance, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")) < 50
+    finally:
+        instance.sh("docker rm --force stalled")
 
 
 def test_no_port_is_published(instance: Instance) -> None:
@@ -55,7 +92,7 @@ def test_runs_without_privileges_and_within_limits(instance: Instance) -> None:
     assert status["NoNewPrivs"] == "1"
     assert "Read-only file system" in instance.sh(f"docker exec {CONTAINER} touch /usr/x 2>&1 || true")
     host = instance.inspect(CONTAINER)[0]["HostConfig"]
-    assert (host["Memory"], host["PidsLimit"]) == (1536 * 1024**2, 200)
+    assert (host["Memory"], host["PidsLimit"]) == (1536 * 1024**2, 300)
 
 
 def test_the_password_is_long_and_only_its_reader_reads_it(instance: Instance, secrets: dict[str, str]) -> None:
@@ -95,14 +132,14 @@ def test_a_password_changed_behind_its_back_is_set_again(instance: Instance, sec
 
 def write_rows(instance: Instance) -> None:
     """Start a client that writes one row after the other and prints each that the server acknowledged."""
-    instance.sh(f"docker rm -f writer 2>/dev/null; {encoded('DROP TABLE IF EXISTS row; CREATE TABLE row (n int)')} | "
+    instance.sh(f"docker rm -f {CLIENT} 2>/dev/null; {encoded('DROP TABLE IF EXISTS row; CREATE TABLE row (n int)')} | "
                 f"docker exec -i {CONTAINER} psql -qX -h /run/postgresql -U mlflow -d mlflow 2>/dev/null")  # fmt: skip
     script = (
         "seq 1000000 | sed 's/.*/INSERT INTO row VALUES (&) RETURNING n;/'"
         " | psql -qtAX 'host=postgres user=mlflow dbname=mlflow passfile=/run/login'"
     )
     instance.sh(
-        f'docker run --detach --name writer --network {NETWORK} --volume /run/login:/run/login:ro {IMAGE} sh -c "{script}"'
+        f'docker run --detach --name {CLIENT} --network {NETWORK} --volume /run/login:/run/login:ro {IMAGE} sh -c "{script}"'
     )
 
 
@@ -126,9 +163,9 @@ def test_a_killed_server_comes_back_with_every_row_that_it_acknowledged(
     write_rows(instance)
     wait_until(lambda: int(sql(instance, "SELECT count(*) FROM row")) > 100, 20, "nothing was written")
     instance.sh(f"kill -9 $(docker inspect --format '{{{{.State.Pid}}}}' {CONTAINER})")
-    instance.sh("docker wait writer")
-    acknowledged = [int(line) for line in instance.logs("writer").splitlines() if line.isdigit()]
-    instance.sh("docker rm writer; rm /run/login")
+    instance.sh("docker wait " + CLIENT)
+    acknowledged = [int(line) for line in instance.logs(CLIENT).splitlines() if line.isdigit()]
+    instance.sh(f"docker rm {CLIENT}; rm /run/login")
     wait_until(lambda: healthy(instance), 30, "the database is not back")
     kept = {int(n) for n in sql(instance, "SELECT n FROM row").split()}
     assert len(acknowledged) > 100

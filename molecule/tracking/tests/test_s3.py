@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from instance import Instance, wait_until
-from postgres.database import AWKWARD, NETWORK, encoded, login
-from tracking.clients import BASE, SECRETS, client
+from postgres.database import AWKWARD, encoded, login
+from tracking.clients import BASE, NETWORK, SECRETS, client
 
 KEY_ID = "molecule-key-id-of-the-store"
 SECRET = "a/secret+of=the:store@%#?&!$'\"\\_0123456789"
@@ -63,8 +63,8 @@ def test_artifacts_go_into_the_bucket_and_back_and_an_awkward_password_replaces_
 ) -> None:
     """In one run there and one back."""
     instance.converge(tracking_s3=store, postgres_password=AWKWARD)
-    assert login(instance, AWKWARD) == "in"
-    assert "password authentication failed" in login(instance, secrets["postgres_password"])
+    assert login(instance, AWKWARD, at="loopback") == "in"
+    assert "password authentication failed" in login(instance, secrets["postgres_password"], at="loopback")
     run = client(instance, "log_run.py")
     assert run["keys"] == []
     assert run["note"] == "written by a client"
@@ -75,5 +75,5 @@ def test_artifacts_go_into_the_bucket_and_back_and_an_awkward_password_replaces_
     # Back on the volume, the keys are gone from the host.
     instance.converge()
     assert keys(instance) == ""
-    assert login(instance, secrets["postgres_password"]) == "in"
+    assert login(instance, secrets["postgres_password"], at="loopback") == "in"
     assert client(instance, "log_run.py")["note"] == "written by a client"

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 from instance import Answer, Instance, wait_until
-from postgres.database import NETWORK, encoded, sql
-from tracking.clients import BASE, CONTAINER, FILES, SECRETS, address, client, ready, starts
+from postgres.database import encoded, sql
+from tracking.clients import BASE, CONTAINER, FILES, NETWORK, SECRETS, address, client, ready, starts
 
 RECEIVER_SECRET = "a secret of the receiver, @:/%#?"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import cis
 import pytest
+import reach
 import routes
 from droplet.control import ROOT, Operator, at_work
 from instance import Instance, wait_until
@@ -215,6 +216,11 @@ def test_every_container_fulfils_the_benchmark(machine: Instance, figure: Figure
         f"CIS Docker Benchmark on the droplet: {looked_at} items looked at, {len(found)} do not hold, {len(cis.WAIVERS)} waived"
     )
     assert found == []
+
+
+def test_a_model_reaches_nothing(machine: Instance) -> None:
+    (container,) = reach.models(machine)
+    assert reach.reached(machine, container) == []
 
 
 def test_secrets_stand_in_no_readable_place(operator: Operator, machine: Instance) -> None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import ipaddress
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,10 +22,14 @@ CERTIFICATES = CONFIG / "certificates"
 RUN = Path("/run/haproxy")
 LOADED = RUN / "loaded"
 STATE = RUN / "servers.state"
+CONFINED = RUN / "haproxy.cfg"
 ADMIN = RUN / "admin.sock"
 MASTER = RUN / "master.sock"
 HEALTH = ("127.0.0.1", 8404)
-HAPROXY = ["/usr/sbin/haproxy", "-f", str(CONFIG / "haproxy.cfg")]
+HAPROXY = ["/usr/sbin/haproxy", "-f", str(CONFINED)]
+# Networks on which the edge asks and is never asked.
+POOL = os.environ.get("EDGE_INTERNAL_POOL", "")
+ROUTES = Path("/proc/net/fib_trie")
 ANSWER_TIMEOUT = 30
 # Bytes of lines that wait for the engine, some 2,700 requests; seconds between two pieces.
 LOG_BUFFER = 2**20
@@ -41,6 +47,34 @@ def digest(*directories: Path) -> str:
             if path.is_file() and not path.name.startswith("candidate") and path.suffix != ".new":
                 total.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return total.hexdigest()
+
+
+def watched() -> str:
+    """What changes by itself: certificates, and the addresses of the container."""
+    return " ".join([digest(CERTIFICATES), *addresses()])
+
+
+def addresses() -> list[str]:
+    """The IPv4 addresses of the container but those on inner networks; none where there are no such networks."""
+    if not POOL:
+        return []
+    pool = ipaddress.ip_network(POOL, strict=False)
+    found = re.findall(r"-- (\S+)\n\s+/32 host LOCAL", ROUTES.read_text())
+    return sorted({"127.0.0.1", *(one for one in found if ipaddress.ip_address(one) not in pool)})
+
+
+def confined(config: str, listening: list[str]) -> str:
+    """The configuration with every port that would be open on all addresses open on these alone."""
+
+    def bind(match: re.Match[str]) -> str:
+        return match[1] + ",".join(f"{address}:{match[2]}" for address in listening)
+
+    return re.sub(r"(?m)^(\s*bind )\*?:(\d+)", bind, config) if listening else config
+
+
+def write_confined(listening: list[str]) -> None:
+    """Write the configuration that HAProxy reads."""
+    CONFINED.write_text(confined((CONFIG / "haproxy.cfg").read_text(), listening))
 
 
 def ask(path: Path, command: str) -> str:
@@ -64,9 +98,10 @@ def health() -> None:
 
 def run() -> int:
     """Keep HAProxy (a master that reloads, workers that serve) and pass its log on; return how it ended."""
-    LOADED.write_text(digest())
+    LOADED.write_text(f"{digest()} {watched()}")
     # Before HAProxy reads them: what is replaced from now on is loaded by the watch.
-    certificates = digest(CERTIFICATES)
+    found = watched()
+    write_confined(addresses())
     STATE.write_text("1\n")
     log, lines = os.pipe()
     with contextlib.suppress(OSError):  # Beyond what the host allows to a user, the buffer stays at 64 KiB.
@@ -83,7 +118,7 @@ def run() -> int:
         signal.signal(number, hand_on)
     with subprocess.Popen([*HAPROXY, "-W", "-db", "-S", f"{MASTER},mode,600"], stdout=lines) as haproxy:  # noqa: S603 - constants
         running.append(haproxy)
-        threading.Thread(target=watch, args=(certificates,), daemon=True).start()
+        threading.Thread(target=watch, args=(found,), daemon=True).start()
         os.close(lines)
         pass_on(log, sys.stdout.fileno())
     return haproxy.returncode
@@ -98,12 +133,12 @@ def pass_on(log: int, output: int) -> None:
 
 
 def watch(loaded: str) -> None:
-    """Load certificates that somebody else has renewed since those that `loaded` is the digest of."""
+    """Load certificates and listen on addresses that somebody else has changed since `loaded`, which tells them."""
     pause = WATCH_PAUSE
     while True:
         time.sleep(pause)
         try:
-            found = digest(CERTIFICATES)
+            found = watched()
             if found != loaded:
                 reload()
                 loaded = found
@@ -112,7 +147,7 @@ def watch(loaded: str) -> None:
             # What is refused now will be refused at once again: not every other second in the log.
             pause = min(2 * pause, WATCH_LONGEST)
             print(
-                f"The new certificate is not loaded, tried again in {pause:g} s: {error}",
+                f"What changed is not loaded, tried again in {pause:g} s: {error}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -127,10 +162,11 @@ def reload() -> None:
 
 def load() -> None:
     """Load what changed."""
-    wanted = digest()
+    wanted = f"{digest()} {watched()}"
     if LOADED.read_text() == wanted:
         print("unchanged")
         return
+    write_confined(addresses())
     check = subprocess.run([*HAPROXY, "-c"], capture_output=True, text=True, check=False)  # noqa: S603 - constants
     if check.returncode:
         sys.exit(f"HAProxy refuses the new configuration and goes on with the old one:\n{check.stdout}{check.stderr}")
