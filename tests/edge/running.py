@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pace import too_late
+from pace import slowness, too_late
 
 from tests.checkers import TREE, obstacle
 
@@ -178,6 +178,13 @@ def pointed_at(config: str, servers: Mapping[str, list[Server]], ports: Mapping[
     return "\n".join(lines) + "\n"
 
 
+def patient(config: str) -> str:
+    """The same with more time for a server of the test's own to take a connection and to answer a check, where the machine is slow."""
+    slow = slowness()
+    found = r"^( *timeout (?:check|connect) )(\d+)(ms|s)$"
+    return re.sub(found, lambda match: f"{match[1]}{round(slow * int(match[2]))}{match[3]}", config, flags=re.MULTILINE)
+
+
 @dataclass
 class Edge:
     """A running edge; `ports` are those that the role fixes (443, 80, 8404, ...), as they are here."""
@@ -204,7 +211,7 @@ class Edge:
     ) -> Answer:
         """One request on a connection of its own; the port is that of the models where none is given."""
         connection = http.client.HTTPConnection(
-            "127.0.0.1", port or self.models, timeout=20, source_address=(address, 0)
+            "127.0.0.1", port or self.models, timeout=60, source_address=(address, 0)
         )
         with contextlib.closing(connection):
             data: Any = iter([body]) if chunked else body
@@ -265,7 +272,8 @@ def running(render: Render, place: Path, servers: Mapping[str, list[Server]], **
     }
     for name in (*FILES, *(TABLES if given.get("platform_auth") else ())):
         (config / name).write_text(render(f"{name}.j2", **given))
-    (config / "haproxy.cfg").write_text(pointed_at(render("haproxy.cfg.j2", **given), servers, ports))
+    text = patient(pointed_at(render("haproxy.cfg.j2", **given), servers, ports))
+    (config / "haproxy.cfg").write_text(text)
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     log = (place / "log").open("wb")
     process = subprocess.Popen(
