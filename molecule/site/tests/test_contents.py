@@ -29,7 +29,7 @@ def test_every_running_container_has_a_list_of_all_that_is_in_it(
 ) -> None:
     names = instance.sh("docker ps --filter label=mlflow-anywhere.platform --format '{{.Names}}'").split()
     assert {"mlflow-anywhere-edge", "mlflow-anywhere-postgres", "mlflow-anywhere-tracking"} < set(names)
-    found = {}
+    found: dict[str, int] = {}
     for name in names:
         for python in ("python3", "/usr/bin/python3"):
             answer = json.loads(instance.sh(f"docker exec {name} {python} -c {shlex.quote(ASK)}"))
