@@ -34,11 +34,11 @@ PLAY = """
       register: taken
     - run_lock: {platform: "{{ name }}", again: true, replaces: "{{ taken.keeper }}"}
       register: other
-      when: again | default(false)
+      when: again | default(false) | bool
     - copy: {content: "{{ other.keeper | default(taken.keeper | default(0)) }}", dest: "{{ begun }}"}
     - wait_for: {path: "{{ go_on }}", timeout: 300, sleep: 1}
     - fail:
-      when: fails | default(false)
+      when: fails | default(false) | bool
 """
 RUN = {"id": "first", "who": "alice@laptop", "process": 1, "machine": "", "command": "site.yml"}
 OTHER = {**RUN, "id": "second", "who": "bob@desk"}

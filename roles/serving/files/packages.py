@@ -248,14 +248,16 @@ def builders(archive: Path) -> list[str]:
         wanted = system.get("requires", DEFAULT_BUILDER)
     except (tarfile.TarError, OSError, EOFError, ValueError, AttributeError, RecursionError) as error:
         raise PackagesError(f"{archive.name} is no source distribution that can be read: {error}") from error
-    lines = wanted if isinstance(wanted, list) else [{"requires": wanted}]
+    lines: list[object] = wanted if isinstance(wanted, list) else [{"requires": wanted}]
+    names: list[str] = []
     for line in lines:
         if not isinstance(line, str) or not BUILDER.fullmatch(line.strip()):
             raise PackagesError(
                 f"{archive.name} wants {str(line)[:200]!r} for its build; only names of packages with versions are allowed. It cannot be built here: put a "
                 "wheel of it on a package index of your own (runtime_image_index_url)."
             )
-    return [line.strip() for line in lines]
+        names.append(line.strip())
+    return names
 
 
 def fetch_sources() -> None:
