@@ -142,6 +142,14 @@ class Instance:
         assert changed, output
         return Recap(int(changed[1]), output)
 
+    def refusal(self, playbook: str = "converge.yml", **variables: Any) -> str:
+        """Message of a run that must fail before it changes anything, its lines run together."""
+        ran = self.play(playbook, **variables)
+        output = ran.stdout + ran.stderr
+        assert ran.returncode != 0, output
+        assert re.search(rf"^{re.escape(self.name)} .*\bchanged=0\b", output, re.MULTILINE), output
+        return " ".join(output.split())
+
     def play(self, playbook: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         """Run a playbook of the scenario on this instance alone, however it ends."""
         scenario = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
