@@ -223,7 +223,7 @@ def new_version(machine: Machine, say: Say) -> list[Figure]:
 def version_figures(run: Run, live: float, found: Summary, wrong: int) -> list[Figure]:
     """Figures of one rollout under load."""
     build = [seconds for name, _, seconds in run.tasks if re.search(r": Build the image\b", name)]
-    began = run.began_task("Build an image or go on") or run.began_task("Fetch the files of the model") or run.began
+    began = run.began_task("Build an image or go on") or run.began_task("Fetch the files of ") or run.began
     rolled = run.began_task("Roll the services out") or run.ended
     return [
         at_most("build of the image", sum(build), 3),

@@ -53,6 +53,7 @@ def plain(result: MutableMapping[str, Any]) -> None:
     """Leave of a failed result what a person needs, once."""
     message = result.get("msg")
     if not isinstance(message, str) or not message:
+        # Where the result is hidden, the error is all that says what is wrong.
         return
     wrapping = WRAPPING.match(message)
     if wrapping and TEMPLATE.search(wrapping[0]) and not OWN_WORDS.search(wrapping[0]):

@@ -112,6 +112,9 @@ versions:
     problem:
       description: Why there is none, or why it must not be served; empty where all is well.
       type: str
+    busy:
+      description: Whether the problem is that the server could not answer right now. Absent where there is none.
+      type: bool
     run_id:
       description: The run that logged it.
       type: str
@@ -890,6 +893,7 @@ def look_up_each(
             found = {
                 "found": not isinstance(error, MissingError),
                 "problem": str(error),
+                "busy": isinstance(error, NoAnswerError | BusyError),
                 "model": item["model"],
                 "alias": item["alias"],
                 "version": error.version,

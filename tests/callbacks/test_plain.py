@@ -133,7 +133,7 @@ def test_only_the_message_is_left(message: str, left: str) -> None:
             "msg": "Finalization of task args for 'debug' failed: Error while resolving value for 'msg': 'x' is undefined",
             "exception": "(traceback)",
         },
-        {"exception": "(traceback)"},
+        {"exception": "(traceback)", "censored": "the output has been hidden"},
     ],
 )
 def test_where_a_template_is_wrong_stays(result: dict[str, Any]) -> None:

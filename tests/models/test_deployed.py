@@ -24,6 +24,10 @@ def test_every_entry_that_cannot_be_served_is_named_with_its_reason() -> None:
     assert module.bad_services([GOOD, GOOD], [WANTED, OTHER]) == {}
 
 
+def test_a_busy_server_says_nothing_about_a_model() -> None:
+    assert module.bad_services([BAD | {"busy": True}], [OTHER]) == {}
+
+
 def test_a_challenger_that_does_not_exist_is_no_mistake_and_a_bad_one_is() -> None:
     challenger = WANTED | {"required": False}
     assert module.bad_services([UNKNOWN], [challenger]) == {}

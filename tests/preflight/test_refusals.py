@@ -248,8 +248,10 @@ def spelled(case: str) -> str:
 
 
 def message(output: str, host: str) -> str:
-    """What the result of the task that failed on a host says; results are indented."""
-    found = re.findall(rf"^(?:fatal|failed): \[{re.escape(host)}\].*\n(?:[ ].*\n)*", output, re.MULTILINE)
+    """What the result of the task that failed on a host says; where that is hidden, the error before it. Results are indented."""
+    result = rf"(?:fatal|failed): \[{re.escape(host)}\].*\n(?:[ ].*\n)*"
+    error = r"\[ERROR\](?:(?!\[ERROR\]|fatal: |failed: ).*\n)*?"
+    found = re.findall(rf"^(?:{error})?{result}", output, re.MULTILINE)
     return " ".join(" ".join(found).split())
 
 

@@ -60,7 +60,8 @@ def test_no_image_of_a_model_is_built_with_a_network(file: str) -> None:
 def test_the_source_of_the_packages_is_put_into_the_dockerfile(dockerfile: list[str]) -> None:
     """What the task replaces is there, once."""
     assert (
-        "replace('COPY packages', 'COPY --from='" in tasks("build.yml")["Build the image"]["image_build"]["dockerfile"]
+        "replace('COPY packages', 'COPY --from='"
+        in tasks("build.yml")["Build the image {{ __serving_item.image }}"]["image_build"]["dockerfile"]
     )
     assert "\n".join(dockerfile).count("COPY packages") == 1
 
@@ -75,7 +76,11 @@ def test_the_cage_gives_nothing() -> None:
     assert "privileged" not in cage
     found = tasks("packages.yml")
     fetch, unpack = (
-        found[name]["community.docker.docker_container"] for name in ("Fetch the wheels", "Unpack the wheels")
+        found[name]["community.docker.docker_container"]
+        for name in (
+            "Fetch the wheels of {{ __serving_item.model }}",
+            "Unpack the wheels of {{ __serving_item.model }}",
+        )
     )
     assert found["Fetch and unpack them"]["module_defaults"] == {
         "community.docker.docker_container": "{{ __serving_cage }}"
@@ -105,8 +110,11 @@ def test_the_proxies_of_the_host_reach_the_step_that_fetches_alone() -> None:
     render = text_renderer("serving", ansible_facts={"env": {"HTTPS_PROXY": "http://p", "HOME": "/root"}})
     assert render("{{ __serving_proxies | to_json }}") == '{"HTTPS_PROXY": "http://p"}'
     found = tasks("packages.yml")
-    assert "__serving_proxies" in found["Fetch the wheels"]["community.docker.docker_container"]["env"]
-    assert "__serving_proxies" not in str(found["Unpack the wheels"])
+    assert (
+        "__serving_proxies"
+        in found["Fetch the wheels of {{ __serving_item.model }}"]["community.docker.docker_container"]["env"]
+    )
+    assert "__serving_proxies" not in str(found["Unpack the wheels of {{ __serving_item.model }}"])
 
 
 def test_the_runtime_image_says_what_it_has(tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ Services = Mapping[str, Labels]
 
 
 def bad_services(checked: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The service of every entry that cannot be served as the registry is, with the reason. A challenger that does not exist is no mistake."""
+    """The service of every entry that cannot be served as the registry is, with the reason.
+
+    A challenger that does not exist is no mistake, and a server that is busy says nothing about a model.
+    """
     return {
         entry["service"]: f"{entry['name']}: {found['problem']}"
         for entry, found in zip(wanted, checked, strict=True)
-        if found["problem"] and (found["found"] or entry["required"])
+        if found["problem"] and not found.get("busy") and (found["found"] or entry["required"])
     }
 
 
