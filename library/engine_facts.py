@@ -244,7 +244,9 @@ def facts(path: str, usage_label: str = "") -> dict[str, Any]:
             for network in listed["networks"]
         },
         "attached": {
-            container["Names"][0].removeprefix("/"): sorted((container.get("NetworkSettings") or {}).get("Networks") or {})
+            container["Names"][0].removeprefix("/"): sorted(
+                (container.get("NetworkSettings") or {}).get("Networks") or {}
+            )
             for container in listed["containers"]
         },
         "ports": {
