@@ -200,7 +200,7 @@ class Networks:
         try:
             self.api.ask("DELETE", f"/networks/{quote(name)}")
         except EngineError as error:
-            return error.status == http.HTTPStatus.NOT_FOUND
+            return bool(error.status == http.HTTPStatus.NOT_FOUND)
         return True
 
 

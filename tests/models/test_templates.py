@@ -133,7 +133,7 @@ def test_each_model_is_alone_on_its_network_and_has_no_name_server(render: Rende
     for service in services:
         task = service["spec"]["TaskTemplate"]
         assert task["Networks"] == [{"Target": service["name"]}]
-        assert task["ContainerSpec"]["DNSConfig"] == {"Nameservers": ["127.0.0.1"]}
+        assert task["ContainerSpec"]["DNSConfig"]["Nameservers"] == ["127.0.0.1"]
     assert json.loads(run(render, "{{ __serving_ways | to_json }}", ANSWERS)) == []
 
 
@@ -148,9 +148,9 @@ def test_a_destination_is_reached_by_a_service_of_its_own(render: Render) -> Non
     given["__serving_deployments"] = resolved(render, [IRIS, DIGITS], served_models=models)
     iris, digits = json.loads(render("{{ __serving_services | to_json }}", **given))
     assert iris["spec"]["TaskTemplate"]["ContainerSpec"]["DNSConfig"] == {
-        "Nameservers": ["127.0.0.1"], "Search": ["egress"], "Options": ["ndots:15"],
+        "Nameservers": ["127.0.0.1"], "Search": ["egress"], "Options": ["timeout:1", "ndots:15"],
     }  # fmt: skip
-    assert "Search" not in digits["spec"]["TaskTemplate"]["ContainerSpec"]["DNSConfig"]
+    assert digits["spec"]["TaskTemplate"]["ContainerSpec"]["DNSConfig"]["Search"] == []
     api, database = json.loads(render("{{ __serving_ways | to_json }}", **given))
     assert api["spec"]["TaskTemplate"]["Networks"] == [
         {"Target": "mlflow-anywhere-model-iris", "Aliases": ["api.egress"]},
