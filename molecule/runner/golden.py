@@ -45,15 +45,18 @@ systemctl stop docker.socket docker.service
 rm -rf /etc/docker/key.json /var/lib/docker/engine-id /etc/ssh/ssh_host_* /var/log/journal/* /root/.ansible /var/lib/systemd/random-seed
 : >/etc/machine-id
 """
-# Nothing of the platform starts by itself in a copy, before it has secrets of its own.
+# Nothing of the platform starts by itself in a copy, before it has secrets of its own. Nor does the watchdog, until a scenario runs its role: others pause
+# containers to see what comes of it.
 _STILL = """
 set -e
+systemctl disable --now mlflow-anywhere-watchdog
 docker node update --availability drain "$(docker info --format '{{.Swarm.NodeID}}')"
 until test -z "$(docker ps --quiet --filter label=com.docker.swarm.service.name)"; do sleep 0.2; done
 docker stop $(docker ps --quiet)
 """
 _AGAIN = """
 set -e
+systemctl enable --now mlflow-anywhere-watchdog
 until docker info >/dev/null 2>&1; do sleep 0.2; done
 # A drained node attaches no container to the platform's network, and one that was drained a moment ago does not yet.
 docker node update --availability active "$(docker info --format '{{.Swarm.NodeID}}')"

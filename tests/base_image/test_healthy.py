@@ -237,31 +237,42 @@ def test_a_silent_server_of_which_a_thread_runs_or_waits_for_a_disk_is_busy(
     assert (status, said) == (1, "no answer: timed out\n")
 
 
-def test_a_silent_server_that_uses_the_processor_is_busy(program: Path, silent: int) -> None:
-    (program.parent / "answered").touch()
+@pytest.fixture
+def works(program: Path) -> Iterator[None]:
+    """The container's process has more than a whole processor."""
     over = threading.Event()
 
     def work() -> None:
-        for ticks in range(100, 10**6):
+        for ticks in range(100, 10**6, 10):
             # As the kernel shows it, whole at every moment.
             (program.parent / "new").write_text(f"7 (a b) S 1 7 7 0 -1 0 0 0 0 0 {ticks} 0 0 0\n")
             (program.parent / "new").replace(program.parent / "proc/7/stat")
-            if over.wait(0.01):
+            if over.wait(0.02):
                 return
 
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        status, said, _ = check(program, 0.1, 0.6, 1, silent, "/ready")
-    finally:
-        over.set()
-    assert (status, said) == (1, "no answer: timed out\n")
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
 
 
-def test_a_busy_server_that_was_silent_through_all_questions_is_hung_too(program: Path, silent: int) -> None:
+@pytest.mark.usefixtures("works")
+def test_a_silent_server_that_uses_the_processor_is_busy(program: Path, silent: int) -> None:
+    (program.parent / "answered").touch()
+    assert check(program, 0.1, 0.6, 1, silent, "/ready")[:2] == (1, "no answer: timed out\n")
+
+
+@pytest.mark.usefixtures("works")
+def test_one_that_turned_in_circles_through_all_questions_is_hung(program: Path, silent: int) -> None:
+    (program.parent / "answered").touch()
+    assert check(program, 0.1, 0.6, 3, silent, "/ready")[:2] == (1, "hung: no answer: timed out\n")
+
+
+def test_one_that_waited_for_the_processor_through_all_questions_is_not(program: Path, silent: int) -> None:
     (program.parent / "answered").touch()
     process(program.parent, "R")
-    status, said, _ = check(program, 0.1, 0.5, 2, silent, "/ready")
-    assert (status, said) == (1, "hung: no answer: timed out\n")
+    assert check(program, 0.1, 0.6, 3, silent, "/ready")[:2] == (1, "no answer: timed out\n")
 
 
 def test_a_slow_prediction_is_no_silence(program: Path, server: Server, tmp_path: Path) -> None:

@@ -33,8 +33,10 @@ START_SECONDS = 0.5
 LIFE_SECONDS = 2.0
 LIFE_EVERY = 1.0
 HUNG_SECONDS = 4.0
-# Without any sign for so long, whoever has failed the questions too is hung, however much it works.
+# Without any sign for so long, whoever has failed the questions too is hung if it had this part of a processor all the time: it turns in circles.
+# One that had less is short of it.
 DEAF_SECONDS = 10.0
+SPINS = 0.5
 # The part of a processor from which on a silent server works, and where the kernel says so.
 WORKS = 0.02
 PROC = "/proc"
@@ -151,30 +153,39 @@ class Life:
     def __init__(self, sign: "Callable[[], bool]") -> None:
         self.sign = sign
         self.last = time.monotonic()
-        self.silent_since: tuple[float, float] | None = None
+        # Moment and processor seconds of the first silence, and since when it has done nothing.
+        self.first: tuple[float, float] | None = None
+        self.idle_since: tuple[float, float] | None = None
 
     @property
     def silence(self) -> float:
         """Seconds since the last sign."""
         return time.monotonic() - self.last
 
+    def spins(self) -> bool:
+        """Whether it has been silent for long and had the processor meanwhile."""
+        if self.first is None or self.silence <= DEAF_SECONDS:
+            return False
+        return work()[0] - self.first[1] > SPINS * (time.monotonic() - self.first[0])
+
     def is_hung(self) -> bool:
         """Ask for a sign; whether there has been neither one nor any work for too long."""
         if self.sign():
-            self.last, self.silent_since = time.monotonic(), None
+            self.last, self.first, self.idle_since = time.monotonic(), None, None
             return False
         now = time.monotonic()
         used, runs = work()
-        if runs or self.silent_since is None or used - self.silent_since[1] > WORKS * (now - self.silent_since[0]):
+        self.first = self.first or (now, used)
+        if runs or self.idle_since is None or used - self.idle_since[1] > WORKS * (now - self.idle_since[0]):
             # It works, or the silence is new: what it does from here on counts.
-            self.silent_since = now, used
+            self.idle_since = now, used
             return False
         return self.silence >= HUNG_SECONDS
 
     def guard(self) -> None:
         """End this check as soon as the server is hung."""
         while not self.is_hung():
-            time.sleep(LIFE_EVERY if self.silent_since is None else LIFE_EVERY / 5)
+            time.sleep(LIFE_EVERY if self.first is None else LIFE_EVERY / 5)
         sys.stdout.write(f"hung: no sign of life for {self.silence:.0f} s, and no work\n")
         sys.stdout.flush()
         os._exit(1)
@@ -206,7 +217,7 @@ def watch(ask: "Callable[[], None]", life: Life, every: float, failures: int) ->
         except UnhealthyError as error:
             failed += 1
             if failed >= failures:
-                sys.stdout.write(f"{'hung: ' if life.silence > DEAF_SECONDS else ''}{error}\n")
+                sys.stdout.write(f"{'hung: ' if life.spins() else ''}{error}\n")
                 return 1
         else:
             failed = 0
