@@ -117,15 +117,26 @@ def test_a_request_that_ends_its_server_goes_to_one_other_at_most(render: Render
 @pytest.mark.parametrize(
     "headers", [{"Content-Type": "application/vnd.apache.parquet"}, {"Content-Encoding": "gzip"}, {"Content-Type": "Application/X-PARQUET"}]
 )  # fmt: skip
-def test_a_body_that_grows_when_it_is_read_ends_one_server_alone(platform: Platform, headers: dict[str, str]) -> None:
-    for server in platform.iris:
-        server.seen.clear()
+def test_a_body_that_grows_when_it_is_read_ends_one_server_alone(
+    render: Render, tmp_path: Any, headers: dict[str, str]
+) -> None:
+    servers = [Server() for _ in range(2)]
+    for server in servers:
         server.answers["/invocations"] = None
-    told = platform.edge.ask("POST", "/models/iris/invocations", body=b"{}", headers=headers)
-    for server in platform.iris:
-        del server.answers["/invocations"]
+    with running(render, tmp_path, {"model-digits": servers}, served_models=SERVED) as edge:
+        told = edge.ask("POST", "/models/digits/invocations", body=b"{}", headers=headers)
     assert told.status == 502
-    assert sum(len(server.seen) for server in platform.iris) == 1
+    assert sum(len(server.seen) for server in servers) == 1
+
+
+@pytest.mark.parametrize("kind", ["application/vnd.apache.parquet", "Application/X-Parquet; a=b"])
+def test_parquet_reaches_only_servers_that_bound_it(platform: Platform, kind: str) -> None:
+    before = [len(server.seen) for server in platform.iris]
+    refused = platform.edge.ask("POST", "/models/iris/invocations", body=b"PAR1", headers={"Content-Type": kind})
+    assert (refused.status, [len(server.seen) for server in platform.iris]) == (415, before)
+    assert b"engine: api" in refused.body
+    passed = platform.edge.ask("POST", "/models/digits/invocations", body=b"PAR1", headers={"Content-Type": kind})
+    assert passed.status == 200
 
 
 def test_nothing_fails_when_one_of_two_servers_is_killed(render: Render, tmp_path: Any) -> None:
