@@ -147,7 +147,7 @@ def register(model: Model, experiment: str) -> dict[str, str]:
         call("PUT", f"/api/2.0/mlflow-artifacts/artifacts{urllib.parse.quote('/' + path.lstrip('/'))}/{name}", content)
     name = f"hostile-{model.name}"
     call("POST", f"{API}/registered-models/create", {"name": name})
-    source = f"runs:/{run['run_id']}/model"
+    source = f"{run['artifact_uri']}/model"
     call("POST", f"{API}/model-versions/create", {"name": name, "source": source, "run_id": run["run_id"]})
     call("POST", f"{API}/registered-models/alias", {"name": name, "alias": "champion", "version": "1"})
     return {"name": name, "place": model.place}

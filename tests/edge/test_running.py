@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -117,15 +118,26 @@ def test_a_request_that_ends_its_server_goes_to_one_other_at_most(render: Render
 @pytest.mark.parametrize(
     "headers", [{"Content-Type": "application/vnd.apache.parquet"}, {"Content-Encoding": "gzip"}, {"Content-Type": "Application/X-PARQUET"}]
 )  # fmt: skip
-def test_a_body_that_grows_when_it_is_read_ends_one_server_alone(platform: Platform, headers: dict[str, str]) -> None:
-    for server in platform.iris:
-        server.seen.clear()
+def test_a_body_that_grows_when_it_is_read_ends_one_server_alone(
+    render: Render, tmp_path: Any, headers: dict[str, str]
+) -> None:
+    servers = [Server() for _ in range(2)]
+    for server in servers:
         server.answers["/invocations"] = None
-    told = platform.edge.ask("POST", "/models/iris/invocations", body=b"{}", headers=headers)
-    for server in platform.iris:
-        del server.answers["/invocations"]
+    with running(render, tmp_path, {"model-digits": servers}, served_models=SERVED) as edge:
+        told = edge.ask("POST", "/models/digits/invocations", body=b"{}", headers=headers)
     assert told.status == 502
-    assert sum(len(server.seen) for server in platform.iris) == 1
+    assert sum(len(server.seen) for server in servers) == 1
+
+
+@pytest.mark.parametrize("kind", ["application/vnd.apache.parquet", "Application/X-Parquet; a=b"])
+def test_parquet_reaches_only_servers_that_bound_it(platform: Platform, kind: str) -> None:
+    before = [len(server.seen) for server in platform.iris]
+    refused = platform.edge.ask("POST", "/models/iris/invocations", body=b"PAR1", headers={"Content-Type": kind})
+    assert (refused.status, [len(server.seen) for server in platform.iris]) == (415, before)
+    assert b"engine: api" in refused.body
+    passed = platform.edge.ask("POST", "/models/digits/invocations", body=b"PAR1", headers={"Content-Type": kind})
+    assert passed.status == 200
 
 
 def test_nothing_fails_when_one_of_two_servers_is_killed(render: Render, tmp_path: Any) -> None:
@@ -487,3 +499,48 @@ def test_a_reload_forgets_no_failed_sign_in(guarded: Platform, monkeypatch: pyte
     program.LOADED.write_text("another")
     program.reload()
     wait_until(lambda: guessed(guarded, 1) == [429], 10, "the new process has no tables")
+
+
+class Waiting:
+    """Stands for MLflow at a long search: answers whether it is ready, and notices when it is left alone with all else."""
+
+    def __init__(self) -> None:
+        self.asked, self.left = threading.Event(), threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self) -> None:
+        """Take connections until it is closed."""
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection: socket.socket) -> None:
+        """One request."""
+        with connection:
+            if b"GET /ready" in connection.recv(65536):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            self.asked.set()
+            connection.settimeout(20)
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(65536):
+                    pass
+            self.left.set()
+
+
+def test_mlflow_hears_that_a_client_gave_up(render: Render, tmp_path: Any) -> None:
+    server = Waiting()
+    with running(render, tmp_path, {"tracking": [server]}, served_models=SERVED) as edge:  # type: ignore[list-item]
+        with socket.create_connection(("127.0.0.1", edge.tracking), timeout=20) as client:
+            client.sendall(
+                b"POST /api/2.0/mlflow/runs/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+            )
+            assert server.asked.wait(20)
+            assert not server.left.is_set()
+        assert server.left.wait(10)
+    server.listener.close()

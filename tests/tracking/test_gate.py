@@ -359,6 +359,8 @@ def test_tags_that_say_where_a_trace_is_are_the_server_s(key: str) -> None:
         (CREATE, b'{"tags": [{"key": "\\u0000"}]}'),
         (CREATE, '{"name": "a\\u0000"}'.encode("utf-16")),
         ("/graphql", b'[{"query": "{a}"}]'),
+        ("/graphql", b'{"query": "{a"}'),
+        ("/graphql", json.dumps({"query": "{" + "a{" * 5000 + "b" + "}" * 5001}).encode()),
         ("/graphql", json.dumps({"query": "{" + "a{" * 100 + "b" + "}" * 101}).encode()),
         ("/api/2.0/mlflow/experiments/get-by-name?experiment_name=%00", b"{}"),
         ("/api/3.0/mlflow/traces/search?max_results=1e9", b"{}"),

@@ -401,9 +401,8 @@ def check_graphql(request: Request, body: Mapping[str, Any]) -> None:
 
     try:
         document = parse(str(body.get("query") or ""))
-    except GraphQLError:
-        # MLflow says what is wrong with it.
-        return
+    except GraphQLError as error:
+        raise invalid("The query cannot be read as GraphQL, or is nested too deeply.") from error
     given = body.get("variables")
     variables = dict(given) if isinstance(given, dict) else {}
     stack: list[tuple[Any, int]] = [(document, 0)]
