@@ -29,7 +29,7 @@ EVEN = 32
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Grey levels 0..255, row by row, and what was done to the picture that was sent."""
+    """Grey levels 0..255, and what was done to the picture that was sent."""
 
     levels: NDArray[np.uint8]
     done: str
@@ -82,11 +82,11 @@ def png_picture(text: str, shape: tuple[int, int], loc: Loc, problems: Problems,
         return None
     done = ["inverted"] if inverted else []
     if grey.shape == shape:
-        return Picture(grey.ravel(), ", ".join(done))
+        return Picture(grey, ", ".join(done))
     centred = _centred(grey, shape)
     fill = round(FILLED * min(shape))
     done.append(f"scaled to fit {shape[1]} x {shape[0]}" if centred is None else f"scaled to {fill}, centred by mass")
-    return Picture((_fit(grey, shape) if centred is None else centred).ravel(), ", ".join(done))
+    return Picture((_fit(grey, shape) if centred is None else centred), ", ".join(done))
 
 
 def _grey(picture: Any, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
