@@ -116,7 +116,8 @@ def _ground(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij", sparse=True)
     axes = np.stack([_border(np.broadcast_to(axis, grey.shape)) for axis in (np.ones((1, 1)), down, across)], axis=1)
     level, fall, slant = np.linalg.lstsq(axes, _border(grey).astype(np.float64), rcond=None)[0]
-    return (level + fall * down + slant * across).astype(np.float32)
+    plane: NDArray[np.float32] = (level + fall * down + slant * across).astype(np.float32)
+    return plane
 
 
 def _centred(grey: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8] | None:

@@ -169,7 +169,7 @@ class Typed:
                 sum(isinstance(record.get(key), str) for record in records for key in self.keys), math.prod(self.shape)
             )
         for key, spec in self.keys.items():
-            rows = []
+            rows: list[Any] = []
             for row, record in enumerate(records):
                 if key not in record:
                     problems.add((*loc(row), key), "the field is required", "missing")

@@ -214,7 +214,8 @@ def test_digits_on_a_canvas_are_read_as_those_of_the_right_size() -> None:
     def blurred(flat: Any) -> Any:
         """Half a pixel more or less makes no difference, as to a trained model."""
         wide = np.pad(flat.reshape(-1, 28, 28).astype(np.float32), ((0, 0), (1, 1), (1, 1)))
-        return sum(wide[:, y : y + 28, x : x + 28] for y in range(3) for x in range(3)).reshape(-1, 784)
+        shifted = [wide[:, y : y + 28, x : x + 28] for y in range(3) for x in range(3)]
+        return np.sum(shifted, axis=0).reshape(-1, 784)
 
     known = blurred(pixels[1000:])
     squares = (known**2).sum(1)
@@ -232,7 +233,7 @@ def test_digits_on_a_canvas_are_read_as_those_of_the_right_size() -> None:
         top, left = (37 * count) % (200 - side), (61 * count) % (200 - side)
         digit = Image.fromarray(pixels[place].reshape(28, 28)).resize((side, side), Image.Resampling.BICUBIC)
         canvas[top : top + side, left : left + side] -= np.asarray(digit)
-        look = {"input_shape": (28, 28), "input_name": "image"}
+        look: dict[str, Any] = {"input_shape": (28, 28), "input_name": "image"}
         signature = Signature(tensors=(Tensor(None, np.dtype("float32"), (-1, 784)),))
         batch = read(signature, {"image": png(canvas)}, **look).batch
         right += nearest(matrix(signature, batch)[0]) == labels[place]
