@@ -29,7 +29,7 @@ EVEN = 32
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Grey levels 0..255, row by row, and what was done to the picture that was sent."""
+    """Grey levels 0..255, and what was done to the picture that was sent."""
 
     levels: NDArray[np.uint8]
     done: str
@@ -82,11 +82,11 @@ def png_picture(text: str, shape: tuple[int, int], loc: Loc, problems: Problems,
         return None
     done = ["inverted"] if inverted else []
     if grey.shape == shape:
-        return Picture(grey.ravel(), ", ".join(done))
+        return Picture(grey, ", ".join(done))
     centred = _centred(grey, shape)
     fill = round(FILLED * min(shape))
     done.append(f"scaled to fit {shape[1]} x {shape[0]}" if centred is None else f"scaled to {fill}, centred by mass")
-    return Picture((_fit(grey, shape) if centred is None else centred).ravel(), ", ".join(done))
+    return Picture((_fit(grey, shape) if centred is None else centred), ", ".join(done))
 
 
 def _grey(picture: Any, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], bool]:
@@ -116,7 +116,8 @@ def _ground(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij", sparse=True)
     axes = np.stack([_border(np.broadcast_to(axis, grey.shape)) for axis in (np.ones((1, 1)), down, across)], axis=1)
     level, fall, slant = np.linalg.lstsq(axes, _border(grey).astype(np.float64), rcond=None)[0]
-    return (level + fall * down + slant * across).astype(np.float32)
+    plane: NDArray[np.float32] = (level + fall * down + slant * across).astype(np.float32)
+    return plane
 
 
 def _centred(grey: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8] | None:

@@ -111,7 +111,7 @@ class Inference:
         return Request(batch, ident, outputs)
 
     def _outputs(self, value: Any) -> tuple[str, ...]:
-        if not value:
+        if value is None or value == []:
             return (PREDICT,)
         names = (
             [item.get("name") if isinstance(item, dict) else None for item in value]

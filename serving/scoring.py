@@ -246,7 +246,9 @@ class Scoring:
 
         text = body.decode()
         # pandas skips lines of blanks.
-        lines = (line for line in csv.reader(io.StringIO(text)) if len(line) > 1 or (line and line[0].strip()))
+        lines = (
+            line for line in csv.reader(io.StringIO(text, newline=None)) if len(line) > 1 or (line and line[0].strip())
+        )
         names = next(lines, [])
         most = MORE_COLUMNS + 2 * (len(self.signature.columns) or (self.signature.width if self.signature.dense else 0))
         if len(names) > most:

@@ -174,21 +174,17 @@ class Typed:
                 sum(isinstance(record.get(key), str) for record in records for key in self.keys), math.prod(self.shape)
             )
         for key, spec in self.keys.items():
-            rows = []
+            rows: list[Any] = []
             for row, record in enumerate(records):
                 if key not in record:
                     problems.add((*loc(row), key), "the field is required", "missing")
                     continue
-                value = record[key]
-                if self._takes_pictures(spec) and isinstance(value, str):
-                    picture = images.png_picture(value, self._size, (*loc(row), key), problems, pixels)
-                    if picture is None:
-                        rows.append(None)
-                        continue
-                    if picture.done:
-                        pictures[row] = picture.done
-                    value = picture.levels.reshape(self._size).tolist()
-                rows.append(self._tensor_row(spec, value, (*loc(row), key), problems))
+                place = (*loc(row), key)
+                value, done = self._seen(spec, record[key], place, problems, pixels)
+                if done:
+                    pictures[row] = done
+                refused = value is None and record[key] is not None
+                rows.append(None if refused else self._tensor_row(spec, value, place, problems))
             if not problems.found:
                 if len({row.shape for row in rows if row is not None}) > 1:
                     raise refuse((*loc(0), key), "the records have different shapes", "shape")
@@ -198,14 +194,12 @@ class Typed:
         problems.stop()
         return Batch(data, len(records))
 
-    @property
-    def _size(self) -> tuple[int, int]:
-        """Height and width of a picture."""
-        height, width = self.shape or (0, 0)
-        return height, width
-
-    def _takes_pictures(self, spec: Tensor) -> bool:
-        return self.shape is not None and len(self.shape) == 2 and spec.dtype.kind in "iuf"  # noqa: PLR2004 - height and width
+    def _seen(self, spec: Tensor, value: Any, loc: Loc, problems: Problems, pixels: images.Pixels) -> tuple[Any, str]:
+        """The value, a picture as its numbers and what was done to it; None after a problem with a picture."""
+        if not isinstance(value, str) or self.shape is None or len(self.shape) != 2 or spec.dtype.kind not in "iuf":  # noqa: PLR2004 - height and width
+            return value, ""
+        picture = images.png_picture(value, (self.shape[0], self.shape[1]), loc, problems, pixels)
+        return (None, "") if picture is None else (picture.levels.tolist(), picture.done)
 
     def _tensor_row(self, spec: Tensor, value: Any, loc: Loc, problems: Problems) -> Any:
         """One row, flat or nested."""
@@ -232,7 +226,7 @@ class Typed:
         return None
 
 
-def answer(
+def answer(  # noqa: PLR0913 - what an answer is made of
     predictions: Sequence[Any],
     probabilities: Sequence[Sequence[float]] | None,
     *,

@@ -347,7 +347,7 @@ def test_a_plain_model_has_a_page_of_the_edge(platform: Platform) -> None:
         page = platform.edge.ask("GET", path, headers=headers)
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
         policy = directives(page.headers["Content-Security-Policy"])
-        site = f"localhost:{platform.edge.models}"
+        site = f"127.0.0.1:{platform.edge.models}"
         assert policy["default-src"] == "'none'"
         assert (policy["script-src"], policy["connect-src"]) == (f"{site}/pages.js", f"{site}/models/iris/invocations")
         text = page.body.decode()

@@ -108,6 +108,9 @@ def test_problems() -> None:
         ("body", "outputs", 0, "name"): "output"
     }
     assert problems(IMAGE, {"inputs": [good], "outputs": [{"name": {}}]}) == {("body", "outputs", 0, "name"): "output"}
+    wrong: list[Any] = [{}, "", 0]
+    for outputs in wrong:
+        assert problems(IMAGE, {"inputs": [good], "outputs": outputs}) == {("body", "outputs", 0, "name"): "output"}
     assert problems(DENSE, {"inputs": [tensor(NAMES[0], [1], "FP64", [1])]}) == {
         ("body", "inputs", NAMES[1]): "missing"
     }

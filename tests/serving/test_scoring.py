@@ -114,6 +114,12 @@ def test_csv() -> None:
         assert matrix(DENSE, read(DENSE, body, kind)).tolist() == TABLE
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_of_csv_end_as_on_any_machine(end: str) -> None:
+    batch = read(DENSE, end.join([",".join(NAMES), "1,2", "3,4", ""]).encode(), "text/csv")
+    assert matrix(DENSE, batch).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
 def test_csv_of_every_type() -> None:
     body = b"flag,small,big,share,word,when\ntrue,1,9007199254740993,0.5,a,2024-01-02\n"
     batch = read(MIXED, body, "text/csv")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
-import pytest
 from browser import Browser, in_instance
 from clients import Clients
 from instance import Instance
@@ -43,26 +41,33 @@ dataset.merge_records([{"inputs": {"question": "why"}, "expectations": {"expecte
 mlflow.genai.register_prompt("greeting", "Good day {{name}}")
 print(json.dumps({"e": experiment, "r": runs[0], "other": runs[1], "t": trace, "m": model.model_id, "d": dataset.dataset_id}))
 """
+EXPERIMENT = (
+    "runs runs?compareRunsMode=CHART runs?compareRunsMode=ARTIFACT traces traces/{t} traces?selectedEvaluationId={t} chat-sessions chat-sessions/s1 datasets "
+    "datasets/{d} evaluation-runs evaluation-runs/{r} judges models models/{m} models/{m}/artifacts models/{m}/traces overview overview/usage "
+    "overview/quality overview/tool-calls playground prompts prompts/greeting review-queue"
+)
+RUN = "model-metrics system-metrics traces artifacts artifacts/note.txt artifacts/depth.json evaluations"
 PAGES = [
-    "", "experiments", "experiments/{e}", *(f"experiments/{{e}}/{tab}" for tab in (
-        "runs", "runs?compareRunsMode=CHART", "runs?compareRunsMode=ARTIFACT", "traces", "traces/{t}", "traces?selectedEvaluationId={t}", "chat-sessions", "chat-sessions/s1",
-        "datasets", "datasets/{d}", "evaluation-runs", "evaluation-runs/{r}", "judges", "models", "models/{m}", "models/{m}/artifacts", "models/{m}/traces", "overview",
-        "overview/usage", "overview/quality", "overview/tool-calls", "playground", "prompts", "prompts/greeting", "review-queue",
-    )),
-    "experiments/0/runs", "experiments/0/traces",
-    *(f"experiments/{{e}}/runs/{{r}}{tab}" for tab in ("", "/model-metrics", "/system-metrics", "/traces", "/artifacts", "/artifacts/note.txt", "/artifacts/depth.json", "/evaluations")),
-    "compare-runs?runs=[\"{r}\",\"{other}\"]&experiments=[\"{e}\"]", "compare-experiments/s?experiments=[\"0\",\"{e}\"]",
-    "metric/loss?runs=[\"{r}\",\"{other}\"]&metric=\"loss\"&experiments=[\"{e}\"]",
-    "models", "models/iris", "models/iris/versions/1", "models/digits/versions/1", "prompts", "prompts/greeting", "mcp-registry",
-    "settings", "settings/general", "settings/llm-connections", "settings/webhooks", "gateway", "gateway/api-keys", "gateway/budgets", "gateway/usage",
-]  # fmt: skip
+    *("", "experiments", "experiments/{e}", "experiments/0/runs", "experiments/0/traces", "experiments/{e}/runs/{r}"),
+    *(f"experiments/{{e}}/{page}" for page in EXPERIMENT.split()),
+    *(f"experiments/{{e}}/runs/{{r}}/{page}" for page in RUN.split()),
+    'compare-runs?runs=["{r}","{other}"]&experiments=["{e}"]',
+    'compare-experiments/s?experiments=["0","{e}"]',
+    'metric/loss?runs=["{r}","{other}"]&metric="loss"&experiments=["{e}"]',
+    *(
+        "models",
+        "models/iris",
+        "models/iris/versions/1",
+        "models/digits/versions/1",
+        "prompts",
+        "prompts/greeting",
+        "mcp-registry",
+    ),
+    *("settings", "settings/general", "settings/llm-connections", "settings/webhooks"),
+    *("gateway", "gateway/api-keys", "gateway/budgets", "gateway/usage"),
+]
 # What a person would see of a refused request, or of a part that failed.
 RED = "PERMISSION_DENIED|not reachable|Failed to|went wrong|NOT_IMPLEMENTED|feature is disabled|ENDPOINT_NOT_FOUND|INTERNAL_ERROR"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    raise NotImplementedError
 
 
 def test_every_page_of_mlflow_is_without_complaint(instance: Instance, clients: Clients) -> None:

@@ -1,4 +1,4 @@
-"""Filter `edge_pages`: what the pages and tables of the edge say about every deployed model."""
+"""Filters `edge_pages` and `with_declared`: what the pages and tables of the edge say about every deployed model."""
 
 from __future__ import annotations
 
@@ -110,35 +110,37 @@ def tensor_shape(raw: Mapping[str, Any]) -> Sequence[int]:
     return only.get("tensor-spec", {}).get("shape") or ()
 
 
+def with_declared(catalogue: object, declared: Sequence[Mapping[str, Any]], reasons: Mapping[str, str]) -> object:
+    """The catalogue, and what is declared besides and not served; `reasons` says by name why a model is not served as declared."""
+    if not isinstance(catalogue, list | tuple) or not all(isinstance(raw, Mapping) for raw in catalogue):
+        # The filter `edge_pages` says what is wrong with it.
+        return catalogue
+    known = {raw.get("name") for raw in catalogue}
+    missing = [{**raw, "served": False} for raw in declared if raw["name"] not in known]
+    return [{**raw, "problem": reasons.get(raw.get("name", ""), "")} for raw in [*catalogue, *missing]]
+
+
 def edge_pages(
     catalogue: object,
     url: str,
     own_url: str,
     default_model: str = "",
     buffer_size: int = 81920,
-    declared: Sequence[Mapping[str, Any]] = (),
-    reasons: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Per model: its public entry, its metadata as one line of JSON, and an example. Nothing outgrows the edge's buffer.
-
-    What is `declared` and not in the catalogue is not `served`; `reasons` says by name why that is so, or why an earlier version still is.
-    """
+    """Per model: its public entry, its metadata as one line of JSON, and an example. Nothing outgrows the edge's buffer."""
     if not isinstance(catalogue, list | tuple):
         raise AnsibleFilterError(
             f"edge_catalogue is {str(catalogue)[:60]!r}. Allowed: a list of mappings, one per model."
         )
-    known = {raw["name"] for raw in catalogue if isinstance(raw, Mapping) and "name" in raw}
-    missing = [raw for raw in declared if raw["name"] not in known]
-    models = len(catalogue) + len(missing)
     room = buffer_size * 7 // 8
-    limit = min(EXAMPLE_LIMIT, (room - PAGE_FRAME) // max(1, models) - PAGE_SHARE)
+    limit = min(EXAMPLE_LIMIT, (room - PAGE_FRAME) // max(1, len(catalogue)) - PAGE_SHARE)
     if limit < 0:
         raise AnsibleFilterError(
-            f"edge_catalogue has {models} models, more than one buffer of {buffer_size} bytes describes."
+            f"edge_catalogue has {len(catalogue)} models, more than one buffer of {buffer_size} bytes describes."
             " Raise edge_buffer_size in inventory/<name>/group_vars/all/ and run the same command again."
         )
     pages = []
-    for raw in [*catalogue, *missing]:
+    for raw in catalogue:
         if not isinstance(raw, Mapping) or not {"name", "engine"} <= set(raw):
             raise AnsibleFilterError(
                 f"edge_catalogue holds {str(raw)[:60]!r}. Allowed: mappings with at least name and engine."
@@ -160,8 +162,8 @@ def edge_pages(
                 "hint": hint,
                 "body": body,
                 "metrics": raw.get("metrics") or {},
-                "served": raw["name"] in known,
-                "problem": str((reasons or {}).get(raw["name"], ""))[:PROBLEM_LIMIT],
+                "served": raw.get("served", True),
+                "problem": str(raw.get("problem", ""))[:PROBLEM_LIMIT],
             }
         )
     return pages
@@ -171,4 +173,4 @@ class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Any]:
-        return {"edge_pages": edge_pages}
+        return {"edge_pages": edge_pages, "with_declared": with_declared}
