@@ -234,15 +234,18 @@ def test_a_missing_challenger_is_a_warning(render: Render) -> None:
 
 def spared(render: Render, answers: list[dict[str, Any]]) -> list[str]:
     own = {"mlflow-anywhere.platform": "mlflow-anywhere", "mlflow-anywhere.role": "model"}
-    host = {"engine": {"services": {"mlflow-anywhere-model-old": own}}}
-    found: list[str] = json.loads(
-        render("{{ __serving_spared | to_json }}", __serving_host=host, __serving_found={"versions": answers})
-    )
+    way = own | {"mlflow-anywhere.role": "egress"}
+    services = {"mlflow-anywhere-model-old": own, "mlflow-anywhere-egress-old": way}
+    host = {"engine": {"services": services, "images": []}}
+    found: list[str] = json.loads(run(render, "{{ __serving_spared | to_json }}", answers, __serving_host=host))
     return found
 
 
 def test_nothing_is_removed_while_an_entry_names_what_never_was(render: Render) -> None:
-    assert spared(render, [missing("iris"), *ANSWERS[1:]]) == ["mlflow-anywhere-model-old"]
+    assert spared(render, [missing("iris"), *ANSWERS[1:]]) == [
+        "mlflow-anywhere-model-old",
+        "mlflow-anywhere-egress-old",
+    ]
     assert spared(render, [IRIS | {"problem": "bad"}, *ANSWERS[1:]]) == []
     assert spared(render, ANSWERS) == []
 
