@@ -112,7 +112,7 @@ def test_a_worker_creates_nothing_and_waits_for_the_network() -> None:
     assert converge(engine, "a") == {"changed": True, "created": [], "joined": ["a"], "removed": []}
     assert engine.asked == ["/networks/a/connect"] * 3
     engine.late = ["b"] * 20
-    with pytest.raises(EngineError, match="network a not found|attaching"):
+    with pytest.raises(EngineError, match=r"network a not found|attaching"):
         converge(engine, "a", "b")
 
 
