@@ -25,7 +25,7 @@ any cache of the platform's. Figures depend on the machine and on the network; e
 | command | what it does |
 |---|---|
 | `make bench` | everything under "What `make bench` measures", in about ten minutes; then [speed.md](speed.md), in about 100 |
-| `make campaign` | fuzzing, rollouts under load, faults, kills, hostile requests (scenario `serving`), in some hours; each part has minutes of its own |
+| `make campaign` | fuzzing, rollouts under load, faults, kills, hostile requests, in some hours; every part ends by itself after the minutes it is given |
 | `python -m bench fuzz --cases 50000` | fuzzing alone, without an instance, in some minutes |
 | `python -m bench campaign --only rollouts --cycles 2 --requests 5000` | less of one part; `--help` lists the others |
 | `python -m bench --quick --keep --page /tmp/figures.md` | a try of the program itself, which leaves its instance for `--reuse` |
