@@ -66,8 +66,8 @@ PAGES = [
     *("settings", "settings/general", "settings/llm-connections", "settings/webhooks"),
     *("gateway", "gateway/api-keys", "gateway/budgets", "gateway/usage"),
 ]
-# Hints of a library to MLflow's own programmers, and a film of the empty list of traces, which is at mlflow.org and not here.
-KNOWN = ("AG Grid: since", "tracing-top.mp4")
+# Hints of a library and of the browser to MLflow's own programmers, and a film of the empty list of traces, which is at mlflow.org and not here.
+KNOWN = ("AG Grid: since", "ResizeObserver loop", "tracing-top.mp4")
 # What a person would see of a refused request, or of a part that failed.
 RED = "PERMISSION_DENIED|not reachable|Failed to|went wrong|NOT_IMPLEMENTED|feature is disabled|ENDPOINT_NOT_FOUND|INTERNAL_ERROR"
 
