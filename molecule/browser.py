@@ -40,7 +40,7 @@ class Browser:
         self._number = 0
         self._rest = b""
         self._session: str | None = None
-        # Requests under way: number -> address.
+        # Requests for data under way: number -> address. Of scripts of workers the end is told elsewhere.
         self._loading: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -105,7 +105,7 @@ class Browser:
             self.complaints.append(str(params["exceptionDetails"]))
         elif event == "Runtime.consoleAPICalled" and params["type"] in {"error", "warning", "assert"}:
             self.complaints.append(f"console: {params['args']}")
-        elif event == "Network.requestWillBeSent":
+        elif event == "Network.requestWillBeSent" and params.get("type") in {"Document", "XHR", "Fetch"}:
             self._loading[params["requestId"]] = params["request"]["url"]
         elif event in {"Network.loadingFinished", "Network.loadingFailed"}:
             self._loading.pop(params["requestId"], None)

@@ -66,6 +66,8 @@ PAGES = [
     *("settings", "settings/general", "settings/llm-connections", "settings/webhooks"),
     *("gateway", "gateway/api-keys", "gateway/budgets", "gateway/usage"),
 ]
+# Hints of a library and of the browser to MLflow's own programmers, and a film of the empty list of traces, which is at mlflow.org and not here.
+KNOWN = ("AG Grid: since", "ResizeObserver loop", "tracing-top.mp4")
 # What a person would see of a refused request, or of a part that failed.
 RED = "PERMISSION_DENIED|not reachable|Failed to|went wrong|NOT_IMPLEMENTED|feature is disabled|ENDPOINT_NOT_FOUND|INTERNAL_ERROR"
 
@@ -84,7 +86,8 @@ def test_every_page_of_mlflow_is_without_complaint(instance: Instance, clients: 
             shown = browser.evaluate(
                 "[...document.querySelectorAll('[data-assistant-ui]')].filter(e => e.checkVisibility()).length"
             )
-            found = [*browser.complaints, *red, *(["the assistant is shown"] if shown else [])]
+            complaints = [text for text in browser.complaints if not any(known in text for known in KNOWN)]
+            found = [*complaints, *red, *(["the assistant is shown"] if shown else [])]
             browser.complaints.clear()
             if found:
                 wrong[address] = found
