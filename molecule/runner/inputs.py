@@ -29,6 +29,7 @@ COMMON = (
     "ansible.cfg",
     "action_plugins/*",
     "callback_plugins/*",
+    "vars_plugins/*",
     "molecule/conftest.py",
     "molecule/pytest.ini",
     "molecule/run.py",
@@ -280,10 +281,10 @@ class Tree:
             readers: dict[str, Callable[[str, str], Iterator[tuple[str, str]]]] = {
                 ".yml": self._of_yaml,
                 ".py": self._of_python,
-                ".cfg": self._of_config,
             }
             # The runner names files to sort them, not to use them.
             reader = None if path.startswith("molecule/runner/") else readers.get(Path(path).suffix)
+            reader = self._of_config if path == "ansible.cfg" else reader
             found = list(reader(path, by)) if reader else []
             if path.endswith((".yml", ".j2")):
                 used = sorted(set(self._filter_use.findall(self.text(path))))
