@@ -53,7 +53,10 @@ PAGES = [
     *(f"experiments/{{e}}/runs/{{r}}/{page}" for page in RUN.split()),
     'compare-runs?runs=["{r}","{other}"]&experiments=["{e}"]',
     'compare-experiments/s?experiments=["0","{e}"]',
-    'metric/loss?runs=["{r}","{other}"]&metric="loss"&experiments=["{e}"]',
+    (
+        'metric?runs=["{r}","{other}"]&metric="loss"&experiments=["{e}"]&plot_metric_keys=["loss"]&plot_layout={{}}&x_axis="relative"'
+        '&y_axis_scale="linear"&line_smoothness=1&show_point=false&deselected_curves=[]&last_linear_y_axis_range=[]'
+    ),
     *(
         "models",
         "models/iris",
@@ -67,7 +70,13 @@ PAGES = [
     *("gateway", "gateway/api-keys", "gateway/budgets", "gateway/usage"),
 ]
 # Hints of a library and of the browser to MLflow's own programmers, and a film of the empty list of traces, which is at mlflow.org and not here.
-KNOWN = ("AG Grid: since", "ResizeObserver loop", "tracing-top.mp4")
+KNOWN = (
+    "AG Grid: since",
+    "ResizeObserver loop",
+    "software WebGL",
+    "of chart should be greater than 0",
+    "tracing-top.mp4",
+)
 # What a person would see of a refused request, or of a part that failed.
 RED = "PERMISSION_DENIED|not reachable|Failed to|went wrong|NOT_IMPLEMENTED|feature is disabled|ENDPOINT_NOT_FOUND|INTERNAL_ERROR"
 
