@@ -27,9 +27,7 @@ from runner import ROOT, references
 COMMON = (
     ".config/molecule/config.yml",
     "ansible.cfg",
-    "action_plugins/*",
     "callback_plugins/*",
-    "vars_plugins/*",
     "molecule/conftest.py",
     "molecule/pytest.ini",
     "molecule/run.py",
@@ -57,6 +55,7 @@ NOTHING = {
     "bench/*": "measures by hand",
     "inventory/*": "for platforms of people",
     "requirements*.in": "what the locks are made of",
+    "tools/audit*": "looks up what is known of the locks and images",
     "tools/checkers": "unpacks what unit tests check with",
     "tools/generate_docs.py": "writes documentation",
     "molecule/budget.yml": "is compared with what a run took",
@@ -113,8 +112,12 @@ class Tree:
         return {path.split("/")[1] for path in self._below.get("roles", [])}
 
     @cached_property
-    def _modules(self) -> dict[str, str]:
-        return {Path(path).stem: path for path in self._below.get("library", [])}
+    def _modules(self) -> dict[str, list[str]]:
+        """Files of each module of our own: what runs on the host, and beside Ansible."""
+        found: dict[str, list[str]] = {}
+        for path in [*self._below.get("library", []), *self._below.get("action_plugins", [])]:
+            found.setdefault(Path(path).stem, []).append(path)
+        return found
 
     @cached_property
     def _filters(self) -> dict[str, str]:
@@ -239,7 +242,7 @@ class Tree:
         modules = self._modules if not path.startswith("roles/") or path.split("/")[2] in {"handlers", "tasks"} else {}
         for mapping in references.mappings(data):
             for name in modules.keys() & mapping.keys():
-                yield modules[name], f"module {name}, which {by} uses"
+                yield from ((found, f"module {name}, which {by} uses") for found in modules[name])
             yield f"inventory_plugins/{mapping.get('plugin')}.py", f"inventory plugin, which {by} uses"
         yield from self._uses(data, by)
 
@@ -250,13 +253,14 @@ class Tree:
             yield from ((found, f"{by} imports it") for found in self._imported(name, ("", "molecule", here)))
         for name in references.programs(nodes):
             yield from ((found, f"{by} runs it") for found in self._below.get(name, []))
-        # Molecule runs playbooks from the scenario's directory.
+        # Molecule runs playbooks from the scenario's directory; what a role has runs on hosts.
         scenario = "/".join(path.split("/")[:2])
+        places = (here,) if path.startswith("roles/") else (here, scenario, "", "playbooks")
         for token in set(references.literals(module)):
-            for place in (here, scenario, "", "playbooks"):
+            for place in places:
                 yield from ((found, f"{by} names it") for found in self._at(token, [place]))
             if token in self._modules:
-                yield self._modules[token], f"module {token}, which {by} names"
+                yield from ((found, f"module {token}, which {by} names") for found in self._modules[token])
 
     def _imported(self, name: str, places: Iterable[str]) -> Iterator[str]:
         """Files of a module and of the packages around it."""
