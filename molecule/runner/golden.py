@@ -56,15 +56,15 @@ docker stop $(docker ps --quiet)
 """
 _AGAIN = """
 set -e
-systemctl enable --now mlflow-anywhere-watchdog
 until docker info >/dev/null 2>&1; do sleep 0.2; done
 # A drained node attaches no container to the platform's network, and one that was drained a moment ago does not yet.
 docker node update --availability active "$(docker info --format '{{.Swarm.NodeID}}')"
 for _ in $(seq 60); do
-    docker start mlflow-anywhere-postgres mlflow-anywhere-tracking mlflow-anywhere-edge && exit 0
+    docker start mlflow-anywhere-postgres mlflow-anywhere-tracking mlflow-anywhere-edge && started=yes && break
     sleep 0.5
 done
-exit 1
+test "$started" = yes
+systemctl enable --now mlflow-anywhere-watchdog
 """
 
 
