@@ -70,12 +70,13 @@ class Handler:
 async def ask(handler: Handler, leaves: asyncio.Event, method: str = "POST", path: str = SEARCH) -> None:
     """Ask, and go away when the event says so."""
     first = True
+    body = b'{"query": "{ test }"}' if path == "/graphql" else b"{}"
 
     async def receive() -> gate.Message:
         nonlocal first
         if first:
             first = False
-            return {"type": "http.request", "body": b"{}", "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
         await leaves.wait()
         return {"type": "http.disconnect"}
 
@@ -86,9 +87,19 @@ async def ask(handler: Handler, leaves: asyncio.Event, method: str = "POST", pat
         "method": method,
         "path": path,
         "query_string": b"",
-        "headers": [(b"content-length", b"2")],
+        "headers": [(b"content-length", str(len(body)).encode())],
     }
     await gate.Gate(handler, gate.Settings(working=queries.working))(scope, receive, send)
+
+
+async def asks(handler: Handler, task: asyncio.Task[None]) -> None:
+    """Wait until the database is asked; raise what kept the handler from it."""
+    waits = asyncio.create_task(handler.asking.wait())
+    await asyncio.wait([waits, task], return_when=asyncio.FIRST_COMPLETED)
+    if not waits.done():
+        waits.cancel()
+        await task
+        raise AssertionError("it ended without asking")
 
 
 @pytest.mark.parametrize(
@@ -102,8 +113,8 @@ def test_a_client_that_gives_up_frees_its_query_alone(pool: QueuePool, method: s
             asyncio.create_task(ask(gone, leaves, method, path)),
             asyncio.create_task(ask(stays, asyncio.Event(), method, path)),
         ]
-        await gone.asking.wait()
-        await stays.asking.wait()
+        await asks(gone, tasks[0])
+        await asks(stays, tasks[1])
         leaves.set()
         await asyncio.gather(*tasks)
         return gone, stays
@@ -118,7 +129,7 @@ def test_what_is_changed_is_changed_whoever_waits_for_it(pool: QueuePool) -> Non
     async def change() -> Handler:
         handler, leaves = Handler(pool), asyncio.Event()
         task = asyncio.create_task(ask(handler, leaves, path="/api/2.0/mlflow/runs/create"))
-        await handler.asking.wait()
+        await asks(handler, task)
         leaves.set()
         await task
         return handler
