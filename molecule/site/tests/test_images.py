@@ -1,4 +1,4 @@
-"""The list of all contents of each image, against what Debian and Python themselves say in the running container."""
+"""The images: the list of all contents of each, against what Debian and Python say in the running container, and an update."""
 
 from __future__ import annotations
 
@@ -41,3 +41,11 @@ def test_every_running_container_has_a_list_of_all_that_is_in_it(
     # The comparison has seen the platform's own environment, not the empty one of Debian.
     assert found["mlflow-anywhere-tracking"] > 50
     figure(f"contents: {len(names)} containers, {sum(found.values())} Python distributions, none missing in the lists")
+
+
+def test_an_update_for_which_there_is_nothing_changes_nothing(instance: Instance) -> None:
+    before = instance.sh("docker ps --no-trunc --quiet | sort")
+    assert instance.converge("../../playbooks/update.yml").changed == 0
+    assert instance.sh("docker ps --no-trunc --quiet | sort") == before
+    # The summary of later runs counts the age of the images from here on.
+    assert "base:current-" in instance.sh("docker images --format '{{.Repository}}:{{.Tag}}'")
