@@ -142,8 +142,8 @@ def test_what_hangs_is_replaced_and_clients_are_answered(
             )
             assert slowest <= ANSWERED * pace, seen
             assert last <= BACK * pace, bad
-            # Without an edge there is nobody to say 503.
-            late = [record for record in seen if record.start > hung + OUT * pace and part != "edge"]
+            # Without an edge there is nobody to say 503, and while the database comes back the tracking server waits for it.
+            late = [record for record in seen if record.start > hung + OUT * pace and part not in {"edge", "postgres"}]
             assert [record for record in late if record.seconds > PROMPT * pace] == []
             assert {record.status for record in late} <= {200, 503}
         if part == "digits":
