@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: container_handover
 short_description: Let a container that was made beside another one take its place
 description:
-  - Stops O(container), starts O(successor), waits until that is healthy, removes the stopped one and gives its name to the successor.
+  - Stops O(container), gives its name to O(successor), starts that, waits until it is healthy, and removes the stopped one.
+  - Names change while nothing runs. Some engines rename no running container that is on a network of Swarm.
   - A successor that does not become healthy is stopped, and the container of before started again.
   - Two containers cannot publish one port, so nobody listens for a moment. New connections to O(ports) wait that long, because the host drops their first
     packet and the client's system sends it again. This needs root and iptables; without them they are refused, and RV(held) is false. The rules end by
@@ -143,6 +144,8 @@ class Handover:
         self._engine = engine
         self.container = container
         self.successor = successor
+        # The name of what is stopped, until it is removed.
+        self.former = f"{container}-before"
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Return what the engine says of a container; empty where there is none."""
@@ -171,10 +174,13 @@ class Handover:
                 raise HandoverError(f"it is {state.get('Status', 'gone')} and its health {health}")
             time.sleep(PAUSE)
 
-    def take_name(self) -> None:
-        """Remove the container of before; the successor gets its name."""
-        self._engine.ask("DELETE", f"/containers/{quote(self.container)}?force=1&v=1")
-        self._do(self.successor, "rename", name=self.container)
+    def rename(self, name: str, new: str) -> None:
+        """Give a container that does not run another name."""
+        self._do(name, "rename", name=new)
+
+    def remove_former(self) -> None:
+        """Remove the container of before."""
+        self._engine.ask("DELETE", f"/containers/{quote(self.former)}?force=1&v=1")
 
     def last_words(self, name: str) -> str:
         """Return the end of a container's log."""
@@ -191,22 +197,27 @@ def hand_over(handover: Handover, drain: int, timeout: int) -> tuple[bool, float
         began = time.monotonic()
         try:
             handover.stop(handover.container, drain)
-            handover.start(handover.successor)
-            handover.wait(handover.successor, timeout)
+            handover.rename(handover.container, handover.former)
+            handover.rename(handover.successor, handover.container)
+            handover.start(handover.container)
+            handover.wait(handover.container, timeout)
         except (EngineError, HandoverError) as error:
             words = undo(handover)
             raise HandoverError(f"{handover.successor} did not take over: {error}.{words}") from error
         seconds = time.monotonic() - began
-    handover.take_name()
+    handover.remove_former()
     return waits, seconds
 
 
 def undo(handover: Handover) -> str:
     """Let the container of before serve again; return what the other one said."""
     words = ""
-    with contextlib.suppress(EngineError):
-        words = handover.last_words(handover.successor)
-        handover.stop(handover.successor, 1)
+    if handover.inspect(handover.former):
+        with contextlib.suppress(EngineError):
+            words = handover.last_words(handover.container)
+            handover.stop(handover.container, 1)
+            handover.rename(handover.container, handover.successor)
+        handover.rename(handover.former, handover.container)
     handover.start(handover.container)
     return f" {handover.container} of before runs again. Last lines of the other one:\n{words}"
 

@@ -26,19 +26,25 @@ class Containers:
         name = path.split("/")[2]
         if name not in self.running:
             return None
-        health = "starting" if self.fails == "unhealthy" and name == "edge-next" else "healthy"
+        health = "starting" if self.fails == "unhealthy" and self.is_new(name) else "healthy"
         runs = self.running[name]
         state = {"Running": runs, "Status": "running" if runs else "exited", "Health": {"Status": health}}
         return {"State": state, "HostConfig": {"PortBindings": PORTS}}
 
+    def is_new(self, name: str) -> bool:
+        """Whether it is the successor, which has the other one's name while that one has another."""
+        return name == "edge-next" or (name == "edge" and "edge-before" in self.running)
+
     def post(self, path: str) -> None:
         _, _, name, verb = path.partition("?")[0].split("/")
         self.said.append(f"{verb} {name}")
-        if verb == "start" and name == "edge-next" and self.fails == "start":
+        if verb == "start" and self.is_new(name) and self.fails == "start":
             raise EngineError("the port is taken")
         if verb in {"start", "stop"}:
-            self.running[name] = verb == "start" and not (self.fails == "ends" and name == "edge-next")
+            self.running[name] = verb == "start" and not (self.fails == "ends" and self.is_new(name))
         if verb == "rename":
+            if self.running[name] or self.fails == path.rpartition("=")[2]:
+                raise EngineError("a running one keeps its name")
             self.running[path.rpartition("=")[2]] = self.running.pop(name)
 
     def ask(self, method: str, path: str) -> bytes:
@@ -74,12 +80,36 @@ def handover(engine: Containers) -> module.Handover:
 def test_the_successor_serves_under_the_name_before_the_other_is_removed(holds: list[Any]) -> None:
     engine = Containers()
     waits, seconds = module.hand_over(handover(engine), 10, 60)
-    assert engine.said == ["stop edge", "start edge-next", "remove edge", "rename edge-next"]
+    assert engine.said == ["stop edge", "rename edge", "rename edge-next", "start edge", "remove edge-before"]
     assert engine.running == {"edge": True}
     assert waits
     assert 0 <= seconds < 5
     # Whatever becomes of the run, the rules end when the successor must have become healthy.
     assert holds == [([("127.0.0.1", 8000), ("", 443)], 70), "released"]
+
+
+@pytest.mark.parametrize("fails", ["edge-before", "edge"])
+def test_names_that_cannot_change_leave_the_container_of_before(fails: str, holds: list[Any]) -> None:
+    engine = Containers(fails)
+    with pytest.raises(module.HandoverError, match="edge of before runs again"):
+        engine_fails_once(engine)
+    assert engine.running == {"edge": True, "edge-next": False}
+    assert holds[-1] == "released"
+
+
+def engine_fails_once(engine: Containers) -> None:
+    """Hand over; what the engine refuses, it refuses once."""
+    post = engine.post
+
+    def once(path: str) -> None:
+        try:
+            post(path)
+        except EngineError:
+            engine.fails = ""
+            raise
+
+    engine.post = once  # type: ignore[method-assign]
+    module.hand_over(handover(engine), 1, 0)
 
 
 @pytest.mark.parametrize("fails", ["start", "unhealthy", "ends"])
@@ -90,7 +120,7 @@ def test_a_successor_that_does_not_serve_leaves_the_container_of_before(fails: s
     ):
         module.hand_over(handover(engine), 1, 0)
     assert engine.running == {"edge": True, "edge-next": False}
-    assert "remove edge" not in engine.said
+    assert "remove edge-before" not in engine.said
     assert holds[-1] == "released"
 
 
