@@ -54,24 +54,6 @@ def test_an_older_schema_is_not_migrated_in_silence(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_experiments_are_asked_for_by_ids_that_are_text() -> None:
-    """As SQL for psycopg 3, in a process of its own: MLflow's tables are changed for all that comes later."""
-    program = (
-        "import tracking_server\n"
-        "from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg\n"
-        "from mlflow.store.tracking.dbmodels.models import SqlExperiment\n"
-        "tracking_server.take_experiment_ids_as_text()\n"
-        "for asked in (SqlExperiment.experiment_id.in_(['2']), SqlExperiment.experiment_id == '2'):\n"
-        "    made = asked.compile(dialect=PGDialect_psycopg(), compile_kwargs={'render_postcompile': True})\n"
-        "    print(made, [process(value) for process, value in zip(made._bind_processors.values(), made.params.values())])\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", program], cwd=FILE.parent, capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == [
-        "experiments.experiment_id IN (%(experiment_id_1_1)s::INTEGER) [2]",
-        "experiments.experiment_id = %(experiment_id_1)s::INTEGER [2]",
-    ]
-
-
 def test_a_database_that_does_not_answer_is_an_error_after_the_wait() -> None:
     engine = sqlalchemy.create_engine("postgresql+psycopg://nobody@127.0.0.1:9/none")
     with pytest.raises(server.StartError, match=r"did not answer within 1 s.*127\.0\.0\.1"):

@@ -30,17 +30,6 @@ def test_a_run_of_the_plain_client_is_in_the_database_and_its_artifacts_in_the_v
     assert instance.sh(f"stat --format %s {files}/deep/er/big.bin").strip() == str(3 * 1024 * 1024)
 
 
-def test_a_dataset_is_added_to_an_experiment_by_the_text_of_its_id(instance: Instance) -> None:
-    """The call of MLflow's in which psycopg 3 compares a number with text."""
-    url = f"{address(instance)}/api/3.0/mlflow/datasets"
-    host = {"Host": "localhost"}
-    made = instance.http(f"{url}/create", {"name": f"added-{os.urandom(4).hex()}"}, headers=host).json()["dataset"]
-    place = f"{url}/{made['dataset_id']}"
-    added = instance.http(f"{place}/add-experiments", {"experiment_ids": ["0"]}, headers=host)
-    assert added.status == 200, added.body
-    assert instance.http(f"{place}/experiment-ids", headers=host).json() == {"experiment_ids": ["0"]}
-
-
 def search(instance: Instance, url: str, host: str, origin: str | None = None) -> Answer:
     """A question that a page of the UI asks."""
     headers = {"Host": host} | ({"Origin": origin} if origin else {})

@@ -120,26 +120,6 @@ def server_environment(uri: str, artifacts: str) -> dict[str, str]:
     }
 
 
-def take_experiment_ids_as_text() -> None:
-    """Let experiments be asked for by ids that are text, which MLflow does in places.
-
-    psycopg 3 says the type of each parameter, and PostgreSQL has no `integer = character varying`; with psycopg 2 the same calls work.
-    """
-    import sqlalchemy
-    from mlflow.store.tracking.dbmodels.models import SqlExperiment
-
-    class Id(sqlalchemy.TypeDecorator[int]):  # type: ignore[misc]
-        """An integer, whatever it is compared with."""
-
-        impl = sqlalchemy.Integer
-        cache_ok = True
-
-        def process_bind_param(self, value: Any, dialect: sqlalchemy.Dialect) -> int | None:  # noqa: ARG002 - SQLAlchemy's signature
-            return None if value is None else int(value)
-
-    SqlExperiment.__table__.c.experiment_id.type = Id()
-
-
 class Ready:
     """Answers `GET /ready` with 200 while the database answers, else 503; all else goes to MLflow's application.
 
@@ -260,7 +240,6 @@ def bounded(uri: str, seconds: int) -> str:
 def create_app() -> Application:
     """Return MLflow's application; every worker process calls this once."""
     load_secrets()
-    take_experiment_ids_as_text()
     from mlflow.server.handlers import _get_tracking_store
 
     if os.environ.get("TRACKING_AUTH") == "true":
