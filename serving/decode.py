@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import itertools
 import json
 import math
@@ -257,19 +258,16 @@ def datetimes(values: Sequence[str | None]) -> NDArray[Any] | None:
     import pandas as pd  # noqa: PLC0415 - not needed by models without dates
 
     texts = pd.Series(list(values), dtype=object)
-    try:
-        try:
-            parsed = pd.to_datetime(texts)
-        except ValueError:
-            # pandas takes the form of the first for that of all; ISO 8601 has several.
-            parsed = pd.to_datetime(texts, format="ISO8601")
-        if parsed.dtype == object:
-            parsed = pd.to_datetime(texts, utc=True, format="ISO8601")
-        if getattr(parsed.dt, "tz", None) is not None:
-            parsed = parsed.dt.tz_convert("UTC").dt.tz_localize(None)
-        return parsed.dt.as_unit("ns").to_numpy()
-    except (ValueError, TypeError, OverflowError, AttributeError):
-        return None
+    # pandas takes the form of the first for that of all; ISO 8601 has several.
+    for form in (None, "ISO8601"):
+        with contextlib.suppress(ValueError, TypeError, OverflowError, AttributeError):
+            parsed = pd.to_datetime(texts, format=form)
+            if parsed.dtype == object:
+                parsed = pd.to_datetime(texts, utc=True, format=form)
+            if getattr(parsed.dt, "tz", None) is not None:
+                parsed = parsed.dt.tz_convert("UTC").dt.tz_localize(None)
+            return parsed.dt.as_unit("ns").to_numpy()
+    return None
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:
@@ -364,7 +362,8 @@ def tensor_items(  # noqa: C901 - one branch for each kind of number
 
 def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
     if dtype.kind == "f":
-        return -largest(dtype), largest(dtype)
+        limit = largest(dtype)
+        return -limit, limit
     return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 

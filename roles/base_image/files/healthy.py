@@ -63,18 +63,18 @@ def request(path: str, posted: str, body: str) -> bytes:
     except FileNotFoundError:
         return f"GET {path} HTTP/1.1\r\n{head}\r\n".encode()
     if b"NaN" in content or b"Infinity" in content:
-        content = json(content)
+        content = strict_json(content)
     lines = f"POST {posted} HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     return lines.encode() + content
 
 
-def json(content: bytes) -> bytes:
+def strict_json(content: bytes) -> bytes:
     """Return what MLflow wrote as JSON: a missing value is NaN to it, which JSON lacks and null stands for."""
     from json import dumps, loads  # noqa: PLC0415 - most checks do not need it
 
     try:
         return dumps(loads(content, parse_constant=lambda _: None)).encode()
-    except ValueError:
+    except (ValueError, RecursionError):
         return content
 
 

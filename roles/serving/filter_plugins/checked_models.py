@@ -243,18 +243,13 @@ def allowed(wanted: Mapping[str, Any], version: str, *, default: bool) -> bool:
     return bool(said) if isinstance(said, bool) else version in said
 
 
-def another_python(python: str, ours: str) -> bool:
-    """Whether a model was logged by a Python with another bytecode than ours, as `3.13`."""
-    return python != "" and python.split(".")[:2] != ours.split(".")[:2]
-
-
 def checked_model(
     found: Mapping[str, Any], wanted: Mapping[str, Any], *, allow_pickle: bool, python: str
 ) -> dict[str, Any]:
     """What is known of one version, complete whatever is wrong with it; the text of its MLmodel is no part of it."""
     nothing: dict[str, Any] = {
         "run_id": "", "source": "", "artifact_uri": "", "metrics": {}, "requirements": [], "input_example": None, "sha256": "",
-        "python": "", "signature": None, "flavors": [], "pickle": True,
+        "python": "", "python_differs": False, "signature": None, "flavors": [], "pickle": True,
     }  # fmt: skip
     model = nothing | {key: value for key, value in found.items() if key not in ("mlmodel", "code_files")}
     if model["problem"] or not model["found"]:
@@ -266,7 +261,9 @@ def checked_model(
         return model | {
             "problem": f"The file MLmodel of {what} cannot be used: {error}. Log the model again with MLflow, or set the alias to another version."
         }
-    if facts.pop("bytecode") and another_python(facts["python"], python):
+    # Of another first or second number, and so with another bytecode.
+    facts["python_differs"] = facts["python"] != "" and facts["python"].split(".")[:2] != python.split(".")[:2]
+    if facts.pop("bytecode") and facts["python_differs"]:
         return model | {
             "problem": f"{what} was logged by Python {facts['python']} as a pickled class (python_function.python_model), which only the same Python "
             f"can load; models are served by Python {python}. Log it by Python {python}, or as models from code: "

@@ -306,6 +306,8 @@ def main() -> int:
     load_secrets()
     seconds = int(os.environ.get("TRACKING_STATEMENT_TIMEOUT", "0"))
     os.environ.update(server_environment(bounded(uri, seconds), os.environ["MLFLOW_ARTIFACTS_DESTINATION"]))
+    # Before the database is asked: SQLAlchemy keeps how a column compares from its first use on.
+    take_experiment_ids_as_text()
     try:
         prepare_database(uri, "mlflow-artifacts:/")
     except StartError as error:
