@@ -63,9 +63,14 @@ class Instance:
         return str(result.stdout)
 
     def inspect(self, *names: str) -> list[dict[str, Any]]:
-        """What the engine says about containers, images, networks, volumes or services."""
+        """What the engine says about containers, images, networks, volumes or nodes."""
         found: list[dict[str, Any]] = json.loads(self.sh("docker inspect " + " ".join(names)))
         return found
+
+    def service(self, name: str) -> dict[str, Any]:
+        """What the engine says about a service of Swarm; a network may have its name."""
+        [found] = json.loads(self.sh(f"docker service inspect {name}"))
+        return dict(found)
 
     def containers(self) -> list[str]:
         """Names of all containers, running or not."""

@@ -70,7 +70,7 @@ def test_every_host_is_what_its_groups_say(instance: Instance) -> None:
 
 def test_replicas_are_spread_over_the_hosts(instance: Instance) -> None:
     assert replicas(instance) == SPREAD
-    image = instance.inspect("mlflow-anywhere-model-factor")[0]["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+    image = instance.service("mlflow-anywhere-model-factor")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
     assert image.startswith(f"{REGISTRY}/mlflow-anywhere/model-factor:v1-")
     assert "@sha256:" in image
 

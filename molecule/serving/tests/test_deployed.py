@@ -58,7 +58,7 @@ def test_the_container_may_do_nothing_but_answer(instance: Instance) -> None:
 
 
 def test_the_service_is_replaced_start_first_and_rolled_back(instance: Instance) -> None:
-    spec = instance.inspect(f"{PREFIX}iris")[0]["Spec"]
+    spec = instance.service(f"{PREFIX}iris")["Spec"]
     assert (spec["UpdateConfig"]["Order"], spec["UpdateConfig"]["FailureAction"]) == ("start-first", "rollback")
     assert spec["RollbackConfig"]["Order"] == "start-first"
     assert spec["EndpointSpec"]["Mode"] == "dnsrr"

@@ -157,7 +157,8 @@ def test_ten_thousand_good_requests_through_all_of_it(instance: Instance, figure
 def test_a_client_that_gives_up_frees_its_query_and_no_other(instance: Instance) -> None:
     search = json.dumps({"experiment_ids": ["0"]})
     given_up = (
-        f"POST /api/2.0/mlflow/runs/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(search)}\r\n\r\n{search}"
+        "POST /api/2.0/mlflow/runs/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(search)}\r\n\r\n{search}"
     )
     instance.sh(f"setsid {DATABASE_LOCK} >/dev/null 2>&1 </dev/null &")
     wait_until(
@@ -187,7 +188,10 @@ def test_the_worst_search_that_is_allowed_leaves_the_database_alone(instance: In
         "filter": " and ".join(f"metrics.m{number} > 1" for number in range(20)),
         "order_by": [f"params.p{number} DESC" for number in range(10)],
     }
-    asked = request("/api/2.0/mlflow/runs/search", "POST", port=5000, body=json.dumps(search), timeout=60)
+    headers = {"Content-Type": "application/json"}
+    asked = request(
+        "/api/2.0/mlflow/runs/search", "POST", port=5000, body=json.dumps(search), headers=headers, timeout=60
+    )
     replies = ask(instance, *[asked] * 20)
     assert {reply.status for reply in replies} == {200}
     size = next(size for name, size in memory(instance).items() if name == POSTGRES)
