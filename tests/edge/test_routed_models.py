@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from filter_plugins.served_models import served_models
-from roles.edge.filter_plugins.routed_models import routed_models
+from roles.edge.filter_plugins.routed_models import model_networks, routed_models
 
 Services = dict[str, dict[str, str]]
 PLATFORM = "mlflow-anywhere"
@@ -64,6 +64,17 @@ def test_a_challenger_that_does_not_run_is_not_routed_beside_one_that_does() -> 
     entry = {"name": "digits", "challenger": {"percent": 10}}
     [model] = routed_models(declared(entry), service("digits"))
     assert (model["challenger"], model["challenger_service"]) == (None, None)
+
+
+def test_a_challenger_has_its_network_before_it_starts_and_while_it_runs() -> None:
+    name, second = f"{PLATFORM}-model-digits", f"{PLATFORM}-model-digits--challenger"
+    entry, plain = declared({"name": "digits", "challenger": {"percent": 10}}), declared({"name": "digits"})
+    running = service("digits") | service("digits", service=second, challenger=True, percent=10)
+    routes = routed_models(entry, service("digits"))
+    assert model_networks(routes, entry) == [name, second]
+    assert model_networks(routes, entry, bad=[second]) == [name]
+    assert model_networks(routed_models(plain, running), plain) == [name, second]
+    assert model_networks(routed_models(plain, service("digits")), plain) == [name]
 
 
 def test_a_challenger_runs_on_until_its_service_is_gone() -> None:

@@ -50,6 +50,13 @@ def routed_models(
     return without_twins([models[name] for name in sorted(models)], declared, set(reserved_ports))
 
 
+def model_networks(routes: list[Model], declared: list[Model], bad: Iterable[str] = ()) -> list[str]:
+    """The networks that models need, each named like its service: of all that is routed, and of challengers that are about to start."""
+    names = {model["service"] for model in routes} | {model["challenger_service"] for model in routes}
+    names |= {model["challenger_service"] for model in declared if model["challenger"]} - set(bad)
+    return sorted(name for name in names if name)
+
+
 def routed(model: Model, challenger: Model | None, service: str | None) -> Model:
     """What of a model the edge needs to know."""
     percent = (challenger or {}).get("percent")
@@ -81,4 +88,4 @@ class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Any]:
-        return {"routed_models": routed_models}
+        return {"model_networks": model_networks, "routed_models": routed_models}
