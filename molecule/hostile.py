@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 KIB, MIB = 2**10, 2**20
 # What no answer may say.
 LEAK = re.compile(rb"Traceback \(most|site-packages|/opt/[a-z]|\[SQL:|psycopg|sqlalche|/var/lib/|root:x:0")
+# Another origin than the platform's own, which MLflow names unasked on some pages.
+OTHER_ORIGIN = re.compile(rb"(?i)\naccess-control-allow-origin: (?!http://(localhost|127\.0\.0\.1):5000\r)")
 JSON, CSV, PARQUET, BINARY = (
     "application/json",
     "text/csv",
@@ -560,7 +562,7 @@ def problem(case: Case, status: int, received: bytes) -> str:
         return f"answered {status}, not {case.answers}"
     if leak := LEAK.search(received):
         return f"says {leak[0]!r}"
-    if b"access-control-allow-origin" in received.lower() or (b"evil.example" in received and case.place != "mlflow"):
+    if OTHER_ORIGIN.search(received) or (b"evil.example" in received and case.place != "mlflow"):
         return "lets another origin in"
     if received.count(b"HTTP/1.1 200") > 1 or b"smuggled" in received:
         return "answered a request within a request"

@@ -232,9 +232,17 @@ def test_a_page_without_models_says_what_to_do(render: Render) -> None:
     assert "served_models" in render("index.html.j2", edge_catalogue=[])
 
 
-def test_many_models_fit_or_are_refused(render: Render) -> None:
-    many = [{**IRIS, "name": f"m{number}"} for number in range(35)]
-    assert len(render("index.html.j2", edge_catalogue=many)) < 81920 - 4096
+def test_of_many_models_the_page_says_less_and_of_too_many_the_run_says_so(render: Render) -> None:
+    many = [{**IRIS, "name": f"m{number}"} for number in range(68)]
+    reasons = {model["name"]: "x" * 1000 for model in many}
+    some, most = (
+        render("index.html.j2", edge_catalogue=listed, __edge_reasons=reasons) for listed in (many[:35], many)
+    )
+    assert max(map(len, (some, most, render("models.json.j2", edge_catalogue=many)))) < 81920 * 7 // 8
+    assert most.count("xxx</p>") == 68
+    assert (some.count("<details"), most.count("<details")) == (35, 0)
+    assert most.count("version 3<") == 68
+    assert "curl" in render("docs.map.j2", edge_catalogue=many)
     with pytest.raises(AnsibleError, match="Raise edge_buffer_size"):
         render("index.html.j2", edge_catalogue=many * 2)
 

@@ -20,6 +20,8 @@ API_PATHS = ("predict", "v2")
 EXAMPLE_LIMIT = 4000
 PAGE_SHARE = 1700
 PAGE_FRAME = 10240
+# What a model takes on a page of so many that only names, versions and reasons fit.
+PAGE_BRIEF = 900
 # What the page says of a model that is not served; the run says the rest.
 PROBLEM_LIMIT = 300
 
@@ -133,8 +135,11 @@ def edge_pages(
             f"edge_catalogue is {str(catalogue)[:60]!r}. Allowed: a list of mappings, one per model."
         )
     room = buffer_size * 7 // 8
-    limit = min(EXAMPLE_LIMIT, (room - PAGE_FRAME) // max(1, len(catalogue)) - PAGE_SHARE)
-    if limit < 0:
+    share = (room - PAGE_FRAME) // max(1, len(catalogue))
+    brief = share < PAGE_SHARE
+    # A model's own page has room for its example.
+    limit = EXAMPLE_LIMIT if brief else min(EXAMPLE_LIMIT, share - PAGE_SHARE)
+    if share < PAGE_BRIEF:
         raise AnsibleFilterError(
             f"edge_catalogue has {len(catalogue)} models, more than one buffer of {buffer_size} bytes describes."
             " Raise edge_buffer_size in inventory/<name>/group_vars/all/ and run the same command again."
@@ -164,6 +169,7 @@ def edge_pages(
                 "metrics": raw.get("metrics") or {},
                 "served": raw.get("served", True),
                 "problem": str(raw.get("problem", ""))[:PROBLEM_LIMIT],
+                "brief": brief,
             }
         )
     return pages
