@@ -62,8 +62,8 @@ def test_predictions_are_those_of_mlflow_bit_for_bit(instance: Instance) -> None
 
 
 def test_what_cannot_be_served_is_named_and_changes_nothing(instance: Instance) -> None:
-    # The engine lists services and their replicas, and containers by their ids; the edge has its routes and its catalogue.
-    list_all = f"docker service ls; docker ps --quiet --filter name={PREFIX}; cd /var/lib/mlflow-anywhere/edge; sha256sum haproxy.cfg models.json index.html"
+    # The engine lists services and their replicas, and containers by their ids; the edge has its routes and its catalogue; its page says what is not served.
+    list_all = f"docker service ls; docker ps --quiet --filter name={PREFIX}; cd /var/lib/mlflow-anywhere/edge; sha256sum haproxy.cfg models.json"
     before = instance.sh(list_all), images(instance)
     # The list is reduced as well: what it no longer names stays, as the list is in doubt.
     wrong: list[dict[str, Any]] = [
