@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -164,6 +164,9 @@ class ActionModule(ActionBase):
             holder = self._ask(do="take", platform=platform, token=self._token(), run=run, end=take_over)
             if holder and not holder["own"] and is_dead(holder):
                 holder = self._ask(do="take", platform=platform, token=self._token(), run=run, end=holder["id"])
+        except AnsibleConnectionFailure:
+            # Ansible says itself that a host is unreachable.
+            raise
         except AnsibleError as error:
             return {**result, "failed": True, "msg": f"{host} keeps two runs apart, and could not be asked: {error}"}
         if not holder or not holder["own"]:
