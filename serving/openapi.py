@@ -254,7 +254,11 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
             "properties": {name: {"type": ["number", "null"]} for name in names},
         }
     if information.labels:
-        prediction["label"] = {"type": "string", "enum": sorted(set(information.labels.values())), "description": "what people call the class"}
+        prediction["label"] = {
+            "type": "string",
+            "enum": sorted(set(information.labels.values())),
+            "description": "what people call the class",
+        }
     if image_shape(information):
         prediction["picture"] = {"type": "string", "description": "what was done to the PNG before the model saw it"}
     origin: dict[str, Schema] = {"model": {"type": "string"}, "version": {"type": "string"}}

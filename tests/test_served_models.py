@@ -248,7 +248,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "memory": st.sampled_from(["1g", "512m"]) | JSON,
     "build_from_source": st.lists(st.text() | st.just("a==1")) | JSON,
     "egress": st.lists(st.sampled_from(["a.b:1", "a.b:2", "c:99999"]) | JSON, max_size=3) | JSON,
-    "labels": st.lists(st.text(max_size=3)) | st.dictionaries(st.integers() | st.text(max_size=3), st.text(max_size=3)) | JSON,
+    "labels": st.lists(st.text(max_size=3))
+    | st.dictionaries(st.integers() | st.text(max_size=3), st.text(max_size=3))
+    | JSON,
     "allow_pickle": st.booleans() | st.lists(st.integers(0, 9) | st.text()) | JSON,
     "challenger": st.fixed_dictionaries({"percent": st.integers(0, 100) | JSON}, optional={"alias": JSON}) | JSON,
 }

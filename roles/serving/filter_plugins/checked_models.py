@@ -214,7 +214,9 @@ def labels_of(metadata: object) -> dict[str, str]:
     named = {str(place): text for place, text in enumerate(found)} if isinstance(found, list) else found
     fits = isinstance(named, dict) and len(named) <= MOST_LABELS
     texts = [*named, *named.values()] if fits and named else []
-    return dict(named) if texts and all(isinstance(text, str) and 0 < len(text) <= LABEL_LENGTH for text in texts) else {}
+    return (
+        dict(named) if texts and all(isinstance(text, str) and 0 < len(text) <= LABEL_LENGTH for text in texts) else {}
+    )
 
 
 def mlmodel_facts(text: str) -> dict[str, Any]:
