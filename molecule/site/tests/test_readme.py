@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def steps() -> Iterator[Step]:
     found = list(FENCE.finditer(TOUR))
     results = {
         after.start()
-        for before, after in zip(found, found[1:], strict=False)
+        for before, after in pairwise(found)
         if TOUR[before.end() : after.start()].strip() == "" and before[1] in {"", "python"} and not runs(after)
     }
     for block, after in zip(found, [*found[1:], None], strict=True):
