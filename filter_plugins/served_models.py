@@ -21,6 +21,7 @@ KEYS = (
     "build_from_source",
     "egress",
     "labels",
+    "packages",
 )
 CHALLENGER_KEYS = ("alias", "percent")
 ENGINES = ("mlflow", "api")
@@ -43,6 +44,8 @@ DESTINATION_RULE = (
     'a list of names with ports such as ["db.example.com:5432"], in lower case, no addresses, wildcards or localhost'
 )
 DESTINATION_LIMIT = 200
+# A Debian package, Debian Policy 5.6.1.
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
 # As many as a page shows: labels and characters of one.
 LABELS_LIMIT = 100
 LABEL_LIMIT = 80
@@ -226,6 +229,16 @@ class Entry:
             return {}
         return {key: str(text) for key, text in texts.items()}
 
+    def packages(self) -> list[str]:
+        """The Debian packages that the image has besides."""
+        value = self.raw.get("packages", [])
+        names = [name for name in value if isinstance(name, str)] if isinstance(value, list | tuple) else []
+        # apt-get takes a name with one of these at its end for another order.
+        known = [name for name in names if PACKAGE.fullmatch(name) and name[-1] not in "+-"]
+        if not isinstance(value, list | tuple) or len(known) != len(value):
+            self.refuse(f"packages is {shown(value)}", 'a list of names of Debian packages such as ["libsndfile1"]')
+        return sorted(set(known))
+
     def normal(self, platform_name: str, reserved: set[int]) -> dict[str, Any]:
         """The entry with every key; what is wrong is noted in `problems`."""
         self.keys()
@@ -253,6 +266,7 @@ class Entry:
             "build_from_source": self.build_from_source(),
             "egress": self.egress(),
             "labels": self.labels(),
+            "packages": self.packages(),
             "service": service,
             "challenger_service": challenger_service,
         }
