@@ -20,6 +20,8 @@ KEYS = (
     "allow_pickle",
     "build_from_source",
     "egress",
+    "labels",
+    "packages",
 )
 CHALLENGER_KEYS = ("alias", "percent")
 ENGINES = ("mlflow", "api")
@@ -42,6 +44,15 @@ DESTINATION_RULE = (
     'a list of names with ports such as ["db.example.com:5432"], in lower case, no addresses, wildcards or localhost'
 )
 DESTINATION_LIMIT = 200
+# A Debian package, Debian Policy 5.6.1.
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
+# As many as a page shows: labels and characters of one.
+LABELS_LIMIT = 100
+LABEL_LIMIT = 80
+LABELS_RULE = (
+    f"a mapping of classes to texts such as {{0: setosa, 1: versicolor}}, or a list of texts for the classes 0, 1 and so on; at most {LABELS_LIMIT}"
+    f" of at most {LABEL_LIMIT} printable characters"
+)
 REPLICAS_LIMIT = 100
 PORT_LIMIT = 65535
 # A service is found by name, and a DNS label has no more than that.
@@ -203,6 +214,31 @@ class Entry:
                 hosts.setdefault(host, set()).add(int(port))
         return [{"host": host, "ports": sorted(ports)} for host, ports in sorted(hosts.items())]
 
+    def labels(self) -> dict[str, str]:
+        """What people call the classes, by the class as text; a list names the classes 0, 1 and so on."""
+        value = self.raw.get("labels", {})
+        named = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        keys = isinstance(named, Mapping) and all(whole(key) is not None or isinstance(key, str) for key in named)
+        texts = {str(key): text for key, text in named.items()} if isinstance(named, Mapping) and keys else {}
+        known = all(
+            isinstance(text, str) and 0 < len(text) <= LABEL_LIMIT and text.isprintable()
+            for text in (*texts, *texts.values())
+        )
+        if not keys or not known or len(texts) > LABELS_LIMIT:
+            self.refuse(f"labels is {shown(value)}", LABELS_RULE)
+            return {}
+        return {key: str(text) for key, text in texts.items()}
+
+    def packages(self) -> list[str]:
+        """The Debian packages that the image has besides."""
+        value = self.raw.get("packages", [])
+        names = [name for name in value if isinstance(name, str)] if isinstance(value, list | tuple) else []
+        # apt-get takes a name with one of these at its end for another order.
+        known = [name for name in names if PACKAGE.fullmatch(name) and name[-1] not in "+-"]
+        if not isinstance(value, list | tuple) or len(known) != len(value):
+            self.refuse(f"packages is {shown(value)}", 'a list of names of Debian packages such as ["libsndfile1"]')
+        return sorted(set(known))
+
     def normal(self, platform_name: str, reserved: set[int]) -> dict[str, Any]:
         """The entry with every key; what is wrong is noted in `problems`."""
         self.keys()
@@ -229,6 +265,8 @@ class Entry:
             "allow_pickle": self.allow_pickle(),
             "build_from_source": self.build_from_source(),
             "egress": self.egress(),
+            "labels": self.labels(),
+            "packages": self.packages(),
             "service": service,
             "challenger_service": challenger_service,
         }

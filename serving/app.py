@@ -292,7 +292,7 @@ class Application:
             rows = typed.rows_of(answer.predictions, request.batch.rows)
             return typed.answer(
                 rows, answer.probabilities, single=request.single, names=self._classes, origin=self._origin,
-                pictures=request.pictures,
+                pictures=request.pictures, labels=self.information.labels,
             )  # fmt: skip
 
         return request.batch, bool(self._classes), finish

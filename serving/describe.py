@@ -28,6 +28,7 @@ def description(information: ModelInformation) -> dict[str, Any]:
             "input_example": information.invocations_example,
             "predict_example": information.predict_example,
             "classes": list(information.classes),
+            "labels": information.labels,
             "input_name": information.input_name if information.signature.tensors else None,
             "input_shape": information.input_shape,
             "predictor": {"kind": information.predictor, "reason": information.predictor_reason},

@@ -38,6 +38,8 @@ class ModelInformation:
     predict_example: Any = None
     # Classes of a classifier in the order of its probabilities; empty where the model has none.
     classes: tuple[Any, ...] = ()
+    # What people call the classes, by the class as text: from the inventory, else from the MLmodel's metadata.
+    labels: dict[str, str] = field(default_factory=dict)
     # Name and shape of an unnamed tensor's rows, from the MLmodel's metadata (digits: image, (28, 28)).
     input_name: str = "inputs"
     input_shape: tuple[int, ...] | None = None
@@ -60,6 +62,7 @@ def read(  # noqa: PLR0913 - one keyword per setting that names the model
     image: str = "",
     metrics: Mapping[str, float] | None = None,
     pickle: bool = True,
+    labels: Mapping[str, str] | None = None,
 ) -> ModelInformation:
     """Read the MLmodel file and the input example of the model directory ``path``; no MLflow needed.
 
@@ -84,6 +87,7 @@ def read(  # noqa: PLR0913 - one keyword per setting that names the model
         signature=signature,
         metrics=dict(metrics or {}),
         pickle=pickle,
+        labels=dict(labels or _labels(metadata)),
         invocations_example=example,
         predict_example=predict_example(signature, example, input_name, input_shape),
         input_name=input_name,
@@ -150,6 +154,13 @@ def _tensors(
         inputs = example["dataframe_split"]["data"]
     row = np.asarray(inputs[0])
     return {input_name: (row if input_shape is None else row.reshape(input_shape)).tolist()}
+
+
+def _labels(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The labels by class: ``labels`` of the metadata is a mapping, or a list for the classes 0, 1 and so on."""
+    found = metadata.get("labels")
+    named = dict(enumerate(found)) if isinstance(found, list) else found if isinstance(found, dict) else {}
+    return {str(key): value for key, value in named.items() if isinstance(value, str)}
 
 
 def _input_name(signature: Signature, metadata: Mapping[str, Any]) -> str:

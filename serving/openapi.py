@@ -46,6 +46,7 @@ METADATA: Schema = {
         "input_example": {},
         "predict_example": {},
         "classes": {"type": "array", "items": {}},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
         "predictor": {
             "type": "object",
             "required": ["kind", "reason"],
@@ -251,6 +252,12 @@ def component_schemas(information: ModelInformation) -> dict[str, Schema]:
         prediction["probabilities"] = {
             "type": "object",
             "properties": {name: {"type": ["number", "null"]} for name in names},
+        }
+    if information.labels:
+        prediction["label"] = {
+            "type": "string",
+            "enum": sorted(set(information.labels.values())),
+            "description": "what people call the class",
         }
     if image_shape(information):
         prediction["picture"] = {"type": "string", "description": "what was done to the PNG before the model saw it"}

@@ -95,6 +95,7 @@ def load(settings: Settings) -> model.ServedModel:
         image=settings.image,
         metrics=settings.metrics,
         pickle=settings.pickle,
+        labels=settings.labels,
     )
     served = model.load(settings.model_path, found)
     # /version says which MLflow answers, as the stock server does, not which one logged the model.

@@ -45,6 +45,8 @@ class Settings:
     run_id: str = ""
     # Metrics of the training run: a JSON object of numbers.
     metrics: dict[str, float] = field(default_factory=dict)
+    # What people call the model's classes: a JSON object of texts, by the class as text.
+    labels: dict[str, str] = field(default_factory=dict)
     # Whether loading the model unpickles something or runs code of its own.
     pickle: bool = True
     # Digest of the image that the server runs in.
@@ -125,6 +127,16 @@ def _metrics(text: str) -> dict[str, float]:
     return {str(name): float(number) for name, number in value.items()}
 
 
+def _texts(text: str) -> dict[str, str]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise ValueError("expected a JSON object of texts")
+    return value
+
+
 # By the field's annotation, which is a string here.
 READERS: Mapping[str, Callable[[str], Any]] = {
     "str": str,
@@ -133,4 +145,5 @@ READERS: Mapping[str, Callable[[str], Any]] = {
     "bool": _flag,
     "Path": Path,
     "dict[str, float]": _metrics,
+    "dict[str, str]": _texts,
 }

@@ -234,8 +234,12 @@ def answer(  # noqa: PLR0913 - what an answer is made of
     names: Sequence[str],
     origin: Mapping[str, str],
     pictures: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The body of a 200; ``names`` are the classes as text, ``origin`` the model and its version, ``pictures`` what was done to each."""
+    """The body of a 200; ``names`` are the classes as text, ``origin`` the model and its version, ``pictures`` what was done to each.
+
+    ``labels`` are what people call the classes, by the class as text; a prediction without one has none.
+    """
     if probabilities is None:
         items: list[dict[str, Any]] = [{"prediction": value} for value in predictions]
     else:
@@ -243,6 +247,11 @@ def answer(  # noqa: PLR0913 - what an answer is made of
             {"prediction": value, "probabilities": dict(zip(names, row, strict=True))}
             for value, row in zip(predictions, probabilities, strict=True)
         ]
+    for item in items if labels else ():
+        value = item["prediction"]
+        named = labels.get(label(value)) if labels and isinstance(value, str | int | float | np.generic) else None
+        if named is not None:
+            item["label"] = named
     for item, done in zip(items, pictures, strict=False):
         if done:
             item["picture"] = done

@@ -32,6 +32,8 @@ def test_a_name_is_enough() -> None:
             "allow_pickle": None,
             "build_from_source": [],
             "egress": [],
+            "labels": {},
+            "packages": [],
             "service": "p-model-iris",
             "challenger_service": None,
         }
@@ -73,6 +75,16 @@ def test_null_means_none_where_none_is_allowed() -> None:
 )
 def test_pickles_are_allowed_for_all_versions_or_some(said: object, kept: object) -> None:
     assert served_models([{"name": "a", "allow_pickle": said}])[0]["allow_pickle"] == kept
+
+
+@pytest.mark.parametrize("said", [["no", "yes"], {0: "no", 1: "yes"}, {"0": "no", "1": "yes"}])
+def test_labels_are_kept_by_class(said: object) -> None:
+    assert served_models([{"name": "a", "labels": said}])[0]["labels"] == {"0": "no", "1": "yes"}
+
+
+def test_debian_packages_are_names_each_once() -> None:
+    [model] = served_models([{"name": "a", "packages": ["libsndfile1", "libgomp1", "libsndfile1"]}])
+    assert model["packages"] == ["libgomp1", "libsndfile1"]
 
 
 def test_what_may_be_built_from_source_is_named_with_its_version() -> None:
@@ -148,6 +160,24 @@ def test_not_a_list(value: object) -> None:
         ({"allow_pickle": [0]}, "allow_pickle is [0]"),
         ({"allow_pickle": [{"a": 1}]}, "allow_pickle is [{'a': 1}]"),
         ({"allow_pickle": {"3": True}}, "allow_pickle is {'3': True}"),
+        ({"packages": "libgomp1"}, "packages is 'libgomp1'. Allowed: a list of names of Debian packages"),
+        ({"packages": None}, "packages is None"),
+        ({"packages": ["libgomp1=14"]}, "packages is ['libgomp1=14']"),
+        ({"packages": ["libgomp1-"]}, "packages is ['libgomp1-']"),
+        ({"packages": ["-y"]}, "packages is ['-y']"),
+        ({"packages": ["./evil.deb"]}, "packages is ['./evil.deb']"),
+        ({"packages": ["a b"]}, "packages is ['a b']"),
+        ({"packages": ["a;id"]}, "packages is ['a;id']"),
+        ({"packages": ["libgomp1\n"]}, "packages is ['libgomp1\\n']"),
+        ({"labels": "setosa"}, "labels is 'setosa'. Allowed: a mapping of classes to texts such as"),
+        ({"labels": None}, "labels is None"),
+        ({"labels": [1, 2]}, "labels is [1, 2]"),
+        ({"labels": {"0": ["a"]}}, "labels is {'0': ['a']}"),
+        ({"labels": {True: "a"}}, "labels is {True: 'a'}"),
+        ({"labels": [""]}, "labels is ['']"),
+        ({"labels": ["a\nb"]}, "labels is ['a\\nb']"),
+        ({"labels": ["x" * 81]}, "labels is ['xxx"),
+        ({"labels": ["x"] * 101}, "labels is ['x', 'x'"),
         ({"egress": "db:5432"}, "egress is 'db:5432'. Allowed: a list of names with ports such as"),
         ({"egress": ["db"]}, "egress has 'db'"),
         ({"egress": ["10.0.0.5:5432"]}, "egress has '10.0.0.5:5432'"),
@@ -233,6 +263,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "memory": st.sampled_from(["1g", "512m"]) | JSON,
     "build_from_source": st.lists(st.text() | st.just("a==1")) | JSON,
     "egress": st.lists(st.sampled_from(["a.b:1", "a.b:2", "c:99999"]) | JSON, max_size=3) | JSON,
+    "packages": st.lists(st.sampled_from(["libgomp1", "g++", "a"]) | JSON, max_size=3) | JSON,
+    "labels": st.lists(st.text(max_size=3))
+    | st.dictionaries(st.integers() | st.text(max_size=3), st.text(max_size=3))
+    | JSON,
     "allow_pickle": st.booleans() | st.lists(st.integers(0, 9) | st.text()) | JSON,
     "challenger": st.fixed_dictionaries({"percent": st.integers(0, 100) | JSON}, optional={"alias": JSON}) | JSON,
 }

@@ -121,6 +121,7 @@ def _data(information: ModelInformation, settings: Settings) -> dict[str, Any]:
         "example": plain(first_record(information)) if image_shape(information) else None,
         "params": bool(information.signature.params),
         "seconds": settings.timeout,
+        "labels": information.labels,
     }
 
 

@@ -11,6 +11,11 @@ function shownValue(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
+// A class as people call it.
+function named(name) {
+  return Object.hasOwn(data.labels, name) ? `${data.labels[name]} (${name})` : name;
+}
+
 function percent(share) {
   const text = (100 * share).toFixed(1);
   return (text === "0.0" && share > 0 ? "< 0.1" : text === "100.0" && share < 1 ? "> 99.9" : text) + "\u00a0%";
@@ -26,7 +31,7 @@ function bars(shares, chosen) {
     const bar = element("div", { className: "bar" });
     bar.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
     const row = element("tr", { className: name === chosen ? "chosen" : "" },
-      element("th", { scope: "row", textContent: name }),
+      element("th", { scope: "row", textContent: named(name) }),
       element("td", { className: "track" }, element("div", { className: "rail", ariaHidden: "true" }, bar)),
       element("td", { className: "figure", textContent: percent(share) }));
     body.append(row);
@@ -44,14 +49,14 @@ function oneAnswer(row) {
   const { prediction, probabilities } = row;
   const nodes = [];
   if (probabilities) {
-    nodes.push(element("p", { className: "result", textContent: shownValue(prediction) }), bars(probabilities, shownValue(prediction)));
+    nodes.push(element("p", { className: "result", textContent: named(shownValue(prediction)) }), bars(probabilities, shownValue(prediction)));
   } else if (isShares(prediction)) {
     const best = String(prediction.indexOf(Math.max(...prediction)));
-    nodes.push(element("p", { className: "result", textContent: best }), bars({ ...prediction }, best));
+    nodes.push(element("p", { className: "result", textContent: named(best) }), bars({ ...prediction }, best));
   } else if (typeof prediction === "object" && prediction !== null) {
     nodes.push(element("pre", {}, element("code", { textContent: JSON.stringify(prediction, null, 1) })));
   } else {
-    nodes.push(element("p", { className: "result", textContent: shownValue(prediction) }));
+    nodes.push(element("p", { className: "result", textContent: named(shownValue(prediction)) }));
   }
   return nodes;
 }

@@ -70,6 +70,24 @@ def test_a_model_of_today_is_plain_values() -> None:
     assert not {"mlmodel", "code_files"} & set(model)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "labels"),
+    [
+        ({"labels": ["no", "yes"]}, {"0": "no", "1": "yes"}),
+        ({"labels": {0: "no", "b": "yes"}}, {"0": "no", "b": "yes"}),
+        ({"labels": ["x" * 81]}, {}),
+        ({"labels": ["x"] * 101}, {}),
+        ({"labels": [["no"]]}, {}),
+        ({"labels": {}}, {}),
+        ({}, {}),
+        ("labels", {}),
+        (None, {}),
+    ],
+)
+def test_labels_are_those_of_the_model(metadata: Any, labels: dict[str, str]) -> None:
+    assert checked(yaml.safe_dump(SKLEARN | {"metadata": metadata}))["labels"] == labels
+
+
 def test_a_version_of_python_stays_text() -> None:
     assert checked(mlmodel().replace("3.13.5", "3.10"))["python"] == "3.10"
 

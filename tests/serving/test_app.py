@@ -66,6 +66,13 @@ def test_predict_with_probabilities() -> None:
         "predictions": [{"prediction": 8.6}] * 2, "model": "flowers", "version": "3"}  # fmt: skip
 
 
+def test_a_class_with_a_label_is_told_with_it() -> None:
+    app = application(more={"labels": {"8.6": "long", "0": "short"}})
+    assert post(app, "/predict", FLOWER).json()["label"] == "long"
+    assert run(call(app, "/metadata", None)).json()["labels"] == {"8.6": "long", "0": "short"}
+    assert "label" not in post(application(more={"labels": {"0": "short"}}), "/predict", FLOWER).json()
+
+
 def test_infer() -> None:
     app = application(more={"classes": (0, 1)})
     for path in ("/v2/models/flowers/infer", "/v2/models/flowers/versions/3/infer"):

@@ -104,6 +104,22 @@ def test_nan_in_the_example_is_null(tmp_path: Path) -> None:
     assert information.invocations_example == {"dataframe_split": {"columns": ["a"], "data": [[None]]}}
 
 
+LABELS = [
+    (["no", "yes"], {"0": "no", "1": "yes"}),
+    ({0: "no", "b": "yes"}, {"0": "no", "b": "yes"}),
+    ("no", {}),
+    (None, {}),
+    ([1, "yes"], {"1": "yes"}),
+]
+
+
+@pytest.mark.parametrize(("said", "expected"), LABELS)
+def test_labels_of_the_metadata(tmp_path: Path, said: Any, expected: dict[str, str]) -> None:
+    path = write(tmp_path, DOUBLES, metadata={"labels": said})
+    assert read(path).labels == expected
+    assert read(path, labels={"0": "never"}).labels == {"0": "never"}
+
+
 @pytest.mark.parametrize("shape", [[3, 3], "2x2", [2.0, 2], None])
 def test_a_shape_that_does_not_fit_is_left_out(tmp_path: Path, shape: Any) -> None:
     metadata = {"input_name": "image", "input_shape": shape}

@@ -23,11 +23,12 @@ def test_every_kind_of_value() -> None:
             "SERVING_ACCESS_LOG": "True",
             "SERVING_METRICS": '{"accuracy": 1}',
             "SERVING_NAME": "digits",
+            "SERVING_LABELS": '{"0": "zero"}',
             "UNRELATED": "x",
         }
     )
     assert settings == Settings(model_path=Path("/m"), port=9201, timeout=2.5, access_log=True,
-                                metrics={"accuracy": 1.0}, name="digits")  # fmt: skip
+                                metrics={"accuracy": 1.0}, name="digits", labels={"0": "zero"})  # fmt: skip
 
 
 def test_an_empty_variable_is_none() -> None:

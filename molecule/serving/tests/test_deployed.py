@@ -67,5 +67,14 @@ def test_the_service_is_replaced_start_first_and_rolled_back(instance: Instance)
 
 def test_names_of_one_version_share_one_image(instance: Instance) -> None:
     versions = sorted(name.rpartition("-")[0].removeprefix("mlflow-anywhere/model-") for name in images(instance))
-    # The third is of the platform that the scenario started from.
-    assert versions == ["digits:v1", "iris:v1", "prod-test-factor:v1"]
+    # That of digits without Debian packages is of the platform that the scenario started from.
+    assert versions == ["digits:v1", "digits:v1", "iris:v1", "prod-test-factor:v1"]
+
+
+def test_a_model_has_the_debian_packages_and_labels_of_its_entry(instance: Instance) -> None:
+    digits, slow = (containers(instance, name).popitem()[0] for name in ("digits", "slow"))
+    assert "Hello, world!" in instance.sh(f"docker exec {digits} hello")
+    assert instance.host.run(f"docker exec {slow} hello").rc != 0
+    assert instance.sh(f"docker exec {digits} find / -xdev -type f -perm /6000") == ""
+    [told] = ask(instance, request("/models/digits/metadata"))
+    assert told.json()["labels"] == {"7": "seven"}

@@ -258,5 +258,5 @@ SERVED: list[dict[str, Any]] = [
         {"name": name, "model": "prod.test.factor", "alias": name, "memory": "512m"}
         for name in ("torn", "slow", "unbuildable")
     ),
-    {"name": "digits", "engine": "api"},
+    {"name": "digits", "engine": "api", "packages": ["hello"], "labels": {"7": "seven"}},
 ]

@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 # Keys of a catalogue entry that clients see in /models; /metadata has the second row besides.
 PUBLIC = ("name", "model", "alias", "version", "engine", "replicas")
-DETAILS = ("run_id", "signature", "input_example", "predict_example", "metrics", "pickle")
+DETAILS = ("run_id", "signature", "input_example", "predict_example", "metrics", "pickle", "labels")
 # Paths of every model, and of the engine `api`.
 PATHS = ("invocations", "ping", "health", "version", "metadata", "docs", "openapi.json")
 API_PATHS = ("predict", "v2")
@@ -153,7 +153,7 @@ def edge_pages(
         public = entry(raw, own_url.replace("PORT", str(raw["port"])) if raw.get("port") else None, default_model)
         metadata = {**public, **{key: raw.get(key) for key in DETAILS}}
         # The largest parts go first, until the rest fits.
-        for key in ("input_example", "predict_example", "signature", "metrics"):
+        for key in ("input_example", "predict_example", "signature", "metrics", "labels"):
             if len(compact(metadata)) <= room:
                 break
             metadata[key] = None

@@ -18,6 +18,9 @@ LONGEST_SIGNATURE = 1024 * 1024
 MOST_COLUMNS = 20_000
 SHOWN = 80
 MOST_SHOWN = 3
+# As an entry of served_models may have.
+MOST_LABELS = 100
+LABEL_LENGTH = 80
 NULLS = ("", "~", "null", "Null", "NULL")
 
 PYTHON_VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){1,2}[a-z0-9.+]{0,16}", re.ASCII)
@@ -205,8 +208,19 @@ def code_of(flavors: Mapping[str, dict[str, Any]]) -> list[str]:
     return reasons
 
 
+def labels_of(metadata: object) -> dict[str, str]:
+    """What people call the classes: `labels` of the metadata, a mapping or a list for the classes 0, 1 and so on. Those that no page can show are none."""
+    found = metadata.get("labels") if isinstance(metadata, dict) else None
+    named = {str(place): text for place, text in enumerate(found)} if isinstance(found, list) else found
+    fits = isinstance(named, dict) and len(named) <= MOST_LABELS
+    texts = [*named, *named.values()] if fits and named else []
+    return (
+        dict(named) if texts and all(isinstance(text, str) and 0 < len(text) <= LABEL_LENGTH for text in texts) else {}
+    )
+
+
 def mlmodel_facts(text: str) -> dict[str, Any]:
-    """Python version, signature, names of the flavors, and what makes the model code or bytecode, of the text of an MLmodel. Raises ModelError."""
+    """Python version, signature, labels, names of the flavors, what makes the model code or bytecode, of the text of an MLmodel. Raises ModelError."""
     try:
         document = mapping_of(Reader(text).document(), "it")
         # Not every text of YAML is one that can be written again.
@@ -228,6 +242,7 @@ def mlmodel_facts(text: str) -> dict[str, Any]:
     return {
         "python": python or "",
         "signature": signature_of(document.get("signature")),
+        "labels": labels_of(document.get("metadata")),
         "flavors": sorted(flavors),
         "code": code_of(flavors),
         # The bytecode of a class that cloudpickle took along is read by the same Python alone; by another one it ends the process.
@@ -249,7 +264,7 @@ def checked_model(
     """What is known of one version, complete whatever is wrong with it; the text of its MLmodel is no part of it."""
     nothing: dict[str, Any] = {
         "run_id": "", "source": "", "artifact_uri": "", "metrics": {}, "requirements": [], "input_example": None, "sha256": "",
-        "python": "", "python_differs": False, "signature": None, "flavors": [], "pickle": True,
+        "python": "", "python_differs": False, "signature": None, "labels": {}, "flavors": [], "pickle": True,
     }  # fmt: skip
     model = nothing | {key: value for key, value in found.items() if key not in ("mlmodel", "code_files")}
     if model["problem"] or not model["found"]:
