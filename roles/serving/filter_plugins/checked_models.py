@@ -212,11 +212,10 @@ def labels_of(metadata: object) -> dict[str, str]:
     """What people call the classes: `labels` of the metadata, a mapping or a list for the classes 0, 1 and so on. Those that no page can show are none."""
     found = metadata.get("labels") if isinstance(metadata, dict) else None
     named = {str(place): text for place, text in enumerate(found)} if isinstance(found, list) else found
-    fits = isinstance(named, dict) and len(named) <= MOST_LABELS
-    texts = [*named, *named.values()] if fits and named else []
-    return (
-        dict(named) if texts and all(isinstance(text, str) and 0 < len(text) <= LABEL_LENGTH for text in texts) else {}
-    )
+    if not isinstance(named, dict) or len(named) > MOST_LABELS:
+        return {}
+    fit = all(isinstance(text, str) and 0 < len(text) <= LABEL_LENGTH for text in (*named, *named.values()))
+    return named if fit else {}
 
 
 def mlmodel_facts(text: str) -> dict[str, Any]:
