@@ -43,7 +43,7 @@ NOT_FOR_CLIENTS = [
         "/console",
     ),
     *(
-        "/ajax-api/3.0/mlflow/assistant/config",
+        "/ajax-api/3.0/mlflow/assistant/chat",
         "/api/3.0/mlflow/%61ssistant",
         "/api/3.0/mlflow//assistant/x",
         "/API/3.0/jobs",
