@@ -90,7 +90,7 @@ def test_answers_json_where_no_server_does(instance: Instance) -> None:
         request("/api/2.0/mlflow/x", "POST", port=5000, body="{}", headers={"X-Do": "tracking:drop"}),
     )
     assert (missing.status, missing.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
-    assert missing.json()["models"] == ["iris", "digits", "Fraud-2"]
+    assert missing.json()["models"] == ["digits", "Fraud-2", "iris"]
     assert all(name in missing.json()["message"] for name in missing.json()["models"])
     assert (nobody.status, nobody.headers["retry-after"], nobody.json()["error_code"]) == (
         503,

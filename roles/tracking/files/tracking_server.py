@@ -303,11 +303,11 @@ def main() -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    # Before MLflow's server is imported: SQLAlchemy keeps how a column compares from its first use on.
+    take_experiment_ids_as_text()
     load_secrets()
     seconds = int(os.environ.get("TRACKING_STATEMENT_TIMEOUT", "0"))
     os.environ.update(server_environment(bounded(uri, seconds), os.environ["MLFLOW_ARTIFACTS_DESTINATION"]))
-    # Before the database is asked: SQLAlchemy keeps how a column compares from its first use on.
-    take_experiment_ids_as_text()
     try:
         prepare_database(uri, "mlflow-artifacts:/")
     except StartError as error:
