@@ -75,6 +75,17 @@ INVENTORY: Options = {
                 "elements": "str",
                 "description": "What the model may reach, as `host:port`; by default nothing. docs/serving.md tells how.",
             },
+            "labels": {
+                "description": "What people call its classes: a mapping of classes to texts, or a list for the classes 0, 1 and so on; by default "
+                "`labels` of the model's own metadata.",
+                "type": "raw",
+            },
+            "packages": {
+                "description": "Debian packages that the model's image has besides.",
+                "type": "list",
+                "elements": "str",
+                "default": [],
+            },
         },
     },
     "serving_default_model": {
