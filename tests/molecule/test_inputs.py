@@ -55,7 +55,7 @@ TOUCHED = {
     "molecule/browser.py": {"site"},
     "molecule/cis.py": {"site", "way"},
     "molecule/droplet/create.yml": CLOUD,
-    "molecule/edge/client.py": {"edge", "fleet", "public", "serving", "site"},
+    "molecule/edge/client.py": {"edge", "fleet", "public", "serving"},
     "molecule/postgres/database.py": {"postgres", "tracking", "users"},
     "molecule/serving/files/factor.py": {"fleet", "serving"},
     "molecule/swarm/tests/test_swarm.py": {"swarm"},

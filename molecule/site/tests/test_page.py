@@ -66,10 +66,10 @@ def test_a_digit_is_drawn_with_the_keyboard(browser: Browser) -> None:
 
 def test_the_form_of_columns_answers_at_once_and_says_which_field_is_wrong(browser: Browser) -> None:
     browser.open(f"{MODELS}/flowers/")
-    assert browser.until(RESULT) in {"0", "1", "2"}
+    assert browser.until(RESULT) in {"setosa (0)", "versicolor (1)", "virginica (2)"}
     for place, value in enumerate(("6.3", "3.3", "6.0", "2.5")):
         browser.fill(f"#field-{place}", value)
-    browser.until(f"{RESULT} === '2'")
+    browser.until(f"{RESULT} === 'virginica (2)'")
     assert complaints(browser) == []
     browser.fill("#field-1", "")
     assert "required" in browser.until("document.querySelector('#field-1-error').textContent")
@@ -86,7 +86,7 @@ def test_the_command_line_of_the_page_gives_the_same_answer(instance: Instance, 
     body = browser.evaluate("request().body")
     assert command.endswith(f"-d '{body}'")
     answer = instance.http(f"{MODELS}/flowers/predict", body, headers={"Content-Type": "application/json"})
-    assert str(answer.json()["prediction"]) == result
+    assert f"{answer.json()['label']} ({answer.json()['prediction']})" == result
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -54,8 +54,8 @@ print(json.dumps(base64.b64encode(file.getvalue()).decode()))
 def test_one_record_and_a_list_of_them(instance: Instance) -> None:
     one = instance.http(f"{MODELS}/flowers/predict", FLOWER).json()
     two = instance.http(f"{MODELS}/flowers/predict", [FLOWER, FLOWER]).json()
-    assert one["prediction"] == 2
-    assert two["predictions"] == [{key: one[key] for key in ("prediction", "probabilities")}] * 2
+    assert (one["prediction"], one["label"]) == (2, "virginica")
+    assert two["predictions"] == [{key: one[key] for key in ("prediction", "probabilities", "label")}] * 2
 
 
 def test_every_offending_field_is_named(instance: Instance) -> None:

@@ -14,6 +14,7 @@ longer pauses, and left alone in the end. Containers that the engine would not s
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -138,6 +139,10 @@ class Docker:
         what = "kill?signal=KILL" if container.service else f"restart?t={GRACE}"
         connection = Connection(self.path, REPLACE_SECONDS)
         try:
+            if container.paused and not container.service:
+                # The engine stops nothing whose health check is under way, and a paused one ends none.
+                with contextlib.suppress(EngineError):
+                    self._ask(connection, "POST", f"/containers/{container.id}/unpause")
             self._ask(connection, "POST", f"/containers/{container.id}/{what}")
         finally:
             connection.close()
