@@ -131,6 +131,8 @@ def test_what_hangs_is_replaced_and_clients_are_answered(
         time.sleep(1)
         # Other scenarios come and go meanwhile.
         pace = max(pace, slowness())
+    # Parts that hang at the same time start again at the same time, on two cores.
+    allowed = BACK * pace * (1 if len(hangs) == 1 else 1.5)
     journal = instance.sh("journalctl --unit mlflow-anywhere-watchdog --no-pager --output cat")
     for part in hangs:
         # Nobody is asked in the database's place, and all behind the edge.
@@ -143,7 +145,7 @@ def test_what_hangs_is_replaced_and_clients_are_answered(
                 f"{part} hangs: of {len(seen)} requests to {target} {len(bad)} failed, slowest {slowest:.1f} s, all good after {last:.1f} s"
             )
             assert slowest <= ANSWERED * pace, seen
-            assert last <= BACK * pace, bad
+            assert last <= allowed, bad
             # Without an edge there is nobody to say 503, and while the database comes back the tracking server waits for it.
             late = [record for record in seen if record.start > hung + OUT * pace and part not in {"edge", "postgres"}]
             assert [record for record in late if record.seconds > PROMPT * pace] == []
@@ -152,4 +154,4 @@ def test_what_hangs_is_replaced_and_clients_are_answered(
             assert [record for record in records["digits"] if record.status != 200] == []
         assert f"{names[part]} hangs: " in journal
     assert seen[0].start < began
-    assert back <= BACK * pace
+    assert back <= allowed
