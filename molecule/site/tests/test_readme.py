@@ -157,3 +157,5 @@ def test_every_block_of_the_tour_answers_what_the_page_says(instance: Instance) 
     # The machine as it was.
     ran = instance.play(SERVE, served_models=reader.models[:-1])
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    models = "http://127.0.0.1:5000/api/2.0/mlflow/registered-models/delete"
+    assert instance.http(models, {"name": "basic_lr_iris_model"}, method="DELETE").status == 200
