@@ -6,7 +6,7 @@ import pytest
 
 from tests.templates import Render, renderer
 
-__all__ = ["MODELS", "Render", "render"]
+__all__ = ["FILES", "MODELS", "TABLES", "Render", "render"]
 
 MODELS = [
     {"name": "iris"},
@@ -18,6 +18,19 @@ MODELS = [
         "challenger": {"alias": "challenger", "percent": 10},
     },
 ]
+
+# What the edge reads besides its configuration.
+FILES = (
+    "models.json",
+    "index.html",
+    "missing.html",
+    "pages.js",
+    "style.css",
+    "versions.map",
+    "metadata.map",
+    "docs.map",
+)
+TABLES = ("keys.map", "grants.map", "rates.map")
 
 
 @pytest.fixture(scope="session")

@@ -21,19 +21,8 @@ from pace import slowness, too_late
 
 from tests.checkers import TREE, obstacle
 
-from .conftest import MODELS, Render
+from .conftest import FILES, MODELS, TABLES, Render
 
-FILES = (
-    "models.json",
-    "index.html",
-    "missing.html",
-    "pages.js",
-    "style.css",
-    "versions.map",
-    "metadata.map",
-    "docs.map",
-)
-TABLES = ("keys.map", "grants.map", "rates.map")
 # As root of the tree with checkers' programs, on the machine's network: clients and servers are on it too.
 APART = """
 set -eu

@@ -11,7 +11,7 @@ import pytest
 from roles.certificate.files import selfsigned
 from tests.checkers import accepted, refused
 
-from .conftest import MODELS, Render
+from .conftest import FILES, MODELS, TABLES, Render
 
 CLIENTS = [
     {"name": "web", "models": ["iris"], "keys": ["k1", {"sha256": "ab" * 32}]},
@@ -75,18 +75,6 @@ SHAPES: dict[str, dict[str, Any]] = {
         "edge_hsts_seconds": 0,
     },
 }
-# What the edge reads besides its configuration.
-FILES = (
-    "models.json",
-    "index.html",
-    "missing.html",
-    "pages.js",
-    "style.css",
-    "versions.map",
-    "metadata.map",
-    "docs.map",
-)
-TABLES = ("keys.map", "grants.map", "rates.map")
 
 
 @pytest.fixture(scope="module")

@@ -120,20 +120,23 @@ def test_what_hangs_is_replaced_and_clients_are_answered(
 ) -> None:
     names = {part: container(instance, part) for part in hangs}
     count = len(instance.sh("docker ps --quiet --filter label=mlflow-anywhere.platform").split())
-    pace = slowness()
+    # Other scenarios come and go, so the pace is taken all along.
+    paces = [slowness()]
+
+    def is_well() -> bool:
+        paces.append(slowness())
+        return well(instance, count)
+
     with trickle(instance) as records:
         began = float(instance.sh("date +%s.%N"))
         for part, hang in hangs.items():
             hang(instance, names[part])
         hung = float(instance.sh("date +%s.%N"))
         wait_until(lambda: not well(instance, count), 30, "nobody noticed")
-        back = wait_until(lambda: well(instance, count), 2 * BACK, f"not all of {sorted(names)} are back")
+        back = wait_until(is_well, 2 * BACK, f"not all of {sorted(names)} are back")
         time.sleep(1)
-        # Other scenarios come and go meanwhile.
-        pace = max(pace, slowness())
-    # Parts that hang at the same time start again at the same time, on two cores.
-    allowed = BACK * pace * (1 if len(hangs) == 1 else 1.5)
     journal = instance.sh("journalctl --unit mlflow-anywhere-watchdog --no-pager --output cat")
+    pace = max(paces)
     for part in hangs:
         # Nobody is asked in the database's place, and all behind the edge.
         for target in {"postgres": ["tracking"], "edge": list(TARGETS)}.get(part, [part]):
@@ -145,7 +148,7 @@ def test_what_hangs_is_replaced_and_clients_are_answered(
                 f"{part} hangs: of {len(seen)} requests to {target} {len(bad)} failed, slowest {slowest:.1f} s, all good after {last:.1f} s"
             )
             assert slowest <= ANSWERED * pace, seen
-            assert last <= allowed, bad
+            assert last <= BACK * pace, bad
             # Without an edge there is nobody to say 503, and while the database comes back the tracking server waits for it.
             late = [record for record in seen if record.start > hung + OUT * pace and part not in {"edge", "postgres"}]
             assert [record for record in late if record.seconds > PROMPT * pace] == []
@@ -154,4 +157,4 @@ def test_what_hangs_is_replaced_and_clients_are_answered(
             assert [record for record in records["digits"] if record.status != 200] == []
         assert f"{names[part]} hangs: " in journal
     assert seen[0].start < began
-    assert back <= allowed
+    assert back <= BACK * pace
