@@ -231,7 +231,7 @@ def _serve(sock: socket.socket, readers: Readers, control: socket.socket) -> Non
     """Decode one body in this process, which ends with it."""
     control.close()
     try:
-        # Who answers and who is asked for a sign of life gets the processor first.
+        # The server that answers requests and health checks gets the processor first.
         os.nice(5)
         # The first that the kernel ends when a container has no memory left.
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123

@@ -140,7 +140,7 @@ class Docker:
         connection = Connection(self.path, REPLACE_SECONDS)
         try:
             if container.paused and not container.service:
-                # The engine stops nothing whose health check is under way, and a paused one ends none.
+                # Before it stops a container, the engine waits for the health check that is under way. A paused one never ends.
                 with contextlib.suppress(EngineError):
                     self._ask(connection, "POST", f"/containers/{container.id}/unpause")
             self._ask(connection, "POST", f"/containers/{container.id}/{what}")
